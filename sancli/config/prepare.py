@@ -1,0 +1,52 @@
+"""Settings of `san prepare`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sancli.config.base import Config, check_range
+from sancli.errors import check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(Config):
+    """Everything that decides what a prepared folder holds."""
+
+    source: Path
+    out: Path | None = None
+    """None: data/<name of the source>."""
+    layout: str = "auto"
+    val: float = 0.15
+    """Share of the training images, where the source brings no val split."""
+    test: float = 0.0
+    """Share of the images, where the source brings no test split."""
+    seed: int = 0
+    duplicates: str = "drop"
+    bad: str = "skip"
+    max_pixels: int = 89_478_485
+    """Pillow's own limit: above it a small file may be a decompression bomb."""
+    min_per_class: int = 2
+    max_per_class: int | None = None
+    only: str | None = None
+    """Class names, separated by commas."""
+    skip: str | None = None
+    link: str = "auto"
+    dry_run: bool = False
+    force: bool = False
+
+    LAYOUTS = ("auto", "folders", "splits", "intel")
+    DUPLICATES = ("drop", "report", "off")
+    BAD = ("skip", "fail")
+    LINKS = ("auto", "hard", "sym", "copy")
+
+    def __post_init__(self) -> None:
+        """Refuses what no run could use."""
+        check_choice("--layout", self.layout, self.LAYOUTS)
+        check_choice("--duplicates", self.duplicates, self.DUPLICATES)
+        check_choice("--bad", self.bad, self.BAD)
+        check_choice("--link", self.link, self.LINKS)
+        check_range("--val", self.val, 0, 0.9)
+        check_range("--test", self.test, 0, 0.9)
+        check_range("--val plus --test", self.val + self.test, 0, 0.95)
+        check_range("--min-per-class", self.min_per_class, 1, 10**9)
+        check_range("--max-per-class", self.max_per_class, 1, 10**9)
+        check_range("--max-pixels", self.max_pixels, 1, 10**12)

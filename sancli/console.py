@@ -1,0 +1,147 @@
+"""What the user sees: everything printed passes through here.
+
+Results go to stdout, so they can be piped; everything said about the work goes to stderr. With --json, stdout
+holds one JSON object and nothing else.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sancli.errors import printable
+
+T = TypeVar("T")
+people = Console(stderr=True, highlight=False, markup=False, emoji=False)
+results = Console(highlight=False, markup=False, emoji=False)
+
+
+@dataclass
+class Settings:
+    """How much is said, and in which form: the options that every command shares."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+settings = Settings()
+
+
+def say(text: str, *, style: str = "") -> None:
+    """One line about the work, on stderr; not with --quiet."""
+    if not settings.quiet:
+        people.print(Text(printable(text, keep="\n"), style=style), soft_wrap=True)
+
+
+def detail(text: str) -> None:
+    """A line for --verbose alone."""
+    if settings.verbose:
+        say(text, style="dim")
+
+
+def warn(text: str) -> None:
+    """Something the user should know, on stderr, also with --quiet."""
+    people.print(Text(printable(f"Warning: {text}", keep="\n"), style="yellow"), soft_wrap=True)
+
+
+def error(text: str) -> None:
+    """Why the command ends here, on stderr."""
+    people.print(Text(printable(text, keep="\n"), style="red"), soft_wrap=True)
+
+
+def result(content: str | RenderableType) -> None:
+    """A result for people, on stdout; with --json on stderr."""
+    out = people if settings.json else results
+    out.print(Text(printable(content, keep="\n")) if isinstance(content, str) else content, soft_wrap=True)
+
+
+def emit(content: dict[str, Any]) -> None:
+    """The one JSON object of --json; nothing without it."""
+    if settings.json:
+        sys.stdout.write(json.dumps(content) + "\n")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
+    """Rows under a header, numbers to the right; hand it to `result`."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    rows = [list(row) for row in rows]
+    for column, name in enumerate(header):
+        numeric = all(isinstance(row[column], int | float) for row in rows)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(printable(value)) for value in row))
+    return grid
+
+
+def next_command(*words: object) -> None:
+    """The last line of a command that went well: what to type now, ready to paste."""
+    say(f"Next: {shlex.join(str(word) for word in words)}", style="bold")
+
+
+@contextmanager
+def progress(what: str, *, total: int, unit: str) -> Iterator["Bar"]:
+    """A bar that moves on a terminal, and in a log file one line for every tenth of the work."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
+    fields = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[extra]}"))
+    live = people.is_terminal and not settings.quiet
+    with Progress(*columns, *fields, console=people, disable=not live, transient=True) as rich_bar:
+        yield Bar(rich_bar, what, total=total, unit=unit)
+
+
+class Bar:
+    """Counts what is done; `progress` makes it."""
+
+    def __init__(self, rich_bar: Progress, what: str, *, total: int, unit: str) -> None:
+        self.rich_bar, self.what, self.total, self.unit = rich_bar, what, total, unit
+        self.task = rich_bar.add_task(what, total=total, rate="", extra="")
+        self.began, self.done, self.said = time.monotonic(), 0, 0
+
+    def advance(self, count: int = 1, *, extra: str = "") -> None:
+        """Adds `count` to what is done; `extra` stands at the end of the line."""
+        self.done += count
+        rate = f"{self.done / max(time.monotonic() - self.began, 1e-9):.1f} {self.unit}/s"
+        self.rich_bar.update(self.task, completed=self.done, rate=rate, extra=extra)
+        tenth = self.done * 10 // max(self.total, 1)
+        if self.rich_bar.disable and tenth > self.said:
+            self.said = tenth
+            say(f"{self.what} {self.done}/{self.total} {rate} {extra}".rstrip())
+
+
+def track(items: Iterable[T], what: str, *, total: int, unit: str) -> Iterator[T]:
+    """Passes the items on and shows how many are done, how fast, and how long is left."""
+    with progress(what, total=total, unit=unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def duration(seconds: float) -> str:
+    """The time in words: 45 s, 12 min, 1 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 512 B, 3.4 MiB, 1.2 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def plural(count: int, thing: str, things: str | None = None) -> str:
+    """The count with its noun: 1 image, 2 images, 10,900 images."""
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"

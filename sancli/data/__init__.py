@@ -1,0 +1,1 @@
+"""Folders and files -> images, labels and tensors."""

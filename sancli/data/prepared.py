@@ -1,0 +1,163 @@
+"""A prepared data folder: what `san prepare` writes, and how it is opened again."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sancli.console import say
+from sancli.errors import DataError, printable
+
+FORMAT = 1
+MANIFEST = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a split, and the index of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """dataset.json: equal input and options give equal bytes, so it holds neither time nor place."""
+
+    name: str
+    layout: str
+    classes: tuple[str, ...]
+    """Their order is frozen here, once: label i is classes[i]."""
+    counts: dict[str, dict[str, int]]
+    """Images by split and class; a split without images is left out."""
+    unlabelled: int
+    median_short_side_px: int
+    """Of the training images."""
+    source: dict[str, Any]
+    """Its name and the sha256 of what was read from it."""
+    options: dict[str, Any]
+    """The settings of `san prepare` that decided what is here."""
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"classes": list(self.classes)}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened prepared folder."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; label i is classes[i]."""
+        return self.manifest.classes
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold images."""
+        return tuple(self.manifest.counts)
+
+    def total(self, split: str | None = None) -> int:
+        """Images in one split, or in all of them."""
+        splits = self.splits if split is None else (split,)
+        return sum(sum(self.manifest.counts.get(name, {}).values()) for name in splits)
+
+    def samples(self, split: str) -> list[Sample]:
+        """The images of a split, in an order that does not depend on the file system.
+
+        Raises:
+            DataError: A folder there is no class of this data, or the number of images has changed.
+        """
+        labels = {name: label for label, name in enumerate(self.classes)}
+        samples: list[Sample] = []
+        for folder in _sorted_entries(self.root / split):
+            if folder.name not in labels:
+                raise _changed(self.root, f"{split}/{folder.name} is no class of it")
+            samples += [Sample(path, labels[folder.name]) for path in _sorted_entries(folder)]
+        if len(samples) != self.total(split):
+            raise _changed(self.root, f"{split} holds {len(samples)} images instead of {self.total(split)}")
+        return sorted(samples, key=lambda sample: (sample.label, os.fsencode(sample.path.name)))
+
+    def describe(self) -> str:
+        """For people: 6 classes, 10,900 images."""
+        return f"{len(self.classes)} classes, {self.total():,} images"
+
+
+def _sorted_entries(folder: Path) -> list[Path]:
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in entries if not path.name.startswith(".")), key=os.fsencode)
+
+
+def _changed(root: Path, why: str) -> DataError:
+    return DataError(
+        f"{root} is not as san prepare left it.",
+        why=f"{why}.",
+        fix="prepare it again with --force, from the source.",
+    )
+
+
+def open_prepared(root: Path) -> Prepared:
+    """Opens a folder that `san prepare` made.
+
+    Raises:
+        DataError: It is not there, was not prepared, or its dataset.json is damaged.
+    """
+    if not root.exists():
+        raise DataError(f"{root} does not exist.", why="it was named as the data.", fix="check the path.")
+    if not (root / MANIFEST).is_file():
+        raise DataError(
+            f"{root} is not a prepared folder.",
+            why=f"it has no {MANIFEST}; training starts from images that were checked and split.",
+            fix=f"san prepare {printable(root)}",
+        )
+    try:
+        values = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = Manifest(**values | {"classes": tuple(values["classes"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{root / MANIFEST} is damaged.",
+            why=f"{error}.",
+            fix="prepare it again with --force, from the source.",
+        ) from None
+    if manifest.format != FORMAT:
+        raise DataError(
+            f"{root} was prepared by another version of sancli.",
+            why=f"its format is {manifest.format}, this version reads {FORMAT}.",
+            fix="prepare it again with --force, from the source.",
+        )
+    return Prepared(root, manifest)
+
+
+def prepared_folders(where: Path = Path("data")) -> list[Path]:
+    """The prepared folders directly inside `where`, newest first."""
+    found = [path.parent for path in where.glob(f"*/{MANIFEST}")]
+    return sorted(found, key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
+
+
+def choose_prepared(root: Path | None) -> Prepared:
+    """Opens the folder that was named, or the newest in data/; says which, and what it holds.
+
+    Raises:
+        DataError: There is none, or it is not a prepared folder.
+    """
+    if root is not None:
+        prepared = open_prepared(root)
+        say(f"Using {root} ({prepared.describe()})")
+        return prepared
+    if not (folders := prepared_folders()):
+        raise DataError(
+            "there is no prepared data here.",
+            why=f"looked for data/*/{MANIFEST} under {Path.cwd()}.",
+            fix="san prepare PATH, with your folder of images or its archive.",
+        )
+    prepared = open_prepared(folders[0])
+    rank = "the only one" if len(folders) == 1 else f"the newest of {len(folders)}"
+    say(f"Using {folders[0]}, {rank} ({prepared.describe()})")
+    if len(folders) > 1:
+        say(f"  others: {', '.join(map(str, folders[1:6]))}")
+    return prepared

@@ -1,0 +1,1 @@
+"""Training and measuring that know nothing about SAN or about folders."""

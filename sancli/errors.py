@@ -1,0 +1,92 @@
+"""Errors a user can put right, one kind for each exit code. Anything else is a bug."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def printable(name: object, *, keep: str = "") -> str:
+    """The name as one line that is safe on any terminal: control and undecodable characters are escaped."""
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in str(name)
+    )
+
+
+class SanError(Exception):
+    """Says what happened, why, and what to do about it.
+
+    Args:
+        what: The fact, with the path or the value in it.
+        why: What was looked at, counted or expected.
+        fix: A command or an edit the user can make now.
+    """
+
+    exit_code: int
+
+    def __init__(self, what: str, *, why: str, fix: str) -> None:
+        self.what, self.why, self.fix = (printable(text, keep="\n") for text in (what, why, fix))
+        super().__init__(f"Error: {self.what}\n  why: {self.why}\n  fix: {self.fix}")
+
+
+class UsageError(SanError):
+    """The command line or a setting is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SanError):
+    """Nothing usable among the images, or some of those named could not be read."""
+
+    exit_code = 3
+
+
+class WeightsError(SanError):
+    """Weights or a checkpoint are missing, damaged or refused."""
+
+    exit_code = 4
+
+
+class DeviceError(SanError):
+    """A device that was asked for is not there."""
+
+    exit_code = 5
+
+
+class StorageError(SanError):
+    """No space, or a place that cannot be read or written."""
+
+    exit_code = 6
+
+
+class TrainingError(SanError):
+    """Training failed: a loss that is not finite, no memory, a worker killed."""
+
+    exit_code = 7
+
+
+class Interruption(SanError):  # noqa: N818 -- it is no fault
+    """A signal ended the work after its state was put in order; the exit code is 128 + the signal."""
+
+    def __init__(self, what: str, *, why: str, fix: str, signal_number: int) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A question with the known word that `word` was probably meant to be; all of them where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(known)}."
+
+
+def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+    """Refuses a value that is not among the known ones.
+
+    Raises:
+        UsageError: With the known values and the nearest of them.
+    """
+    known = list(known)
+    if value not in known:
+        raise UsageError(
+            f"{option} {value} is not known.", why=f"known: {', '.join(known)}.", fix=closest(value, known)
+        )

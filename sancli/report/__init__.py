@@ -1,0 +1,1 @@
+"""Results -> tables, CSV, JSON and pictures."""
