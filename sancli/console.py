@@ -32,6 +32,7 @@ class Settings:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    debug: bool = False
 
 
 settings = Settings()

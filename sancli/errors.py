@@ -75,8 +75,14 @@ class Interruption(SanError):  # noqa: N818 -- it is no fault
 def closest(word: str, known: Iterable[str]) -> str:
     """A question with the known word that `word` was probably meant to be; all of them where none is near."""
     known = list(known)
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(known)}."
+
+    def likeness(candidate: str) -> tuple[float, float]:  # the second sees swapped letters: san51, san15
+        pairs = ((word.lower(), candidate), (sorted(word.lower()), sorted(candidate)))
+        order, letters = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return order, letters
+
+    near = max(known, key=likeness, default="")
+    return f"did you mean {near}?" if near and likeness(near)[0] >= 0.5 else f"use one of: {', '.join(known)}."
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

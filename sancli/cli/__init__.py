@@ -1,0 +1,40 @@
+"""The command line: no work is done here, and no torch is imported, so that --help answers at once."""
+
+import signal
+import sys
+from typing import NoReturn
+
+from sancli import console
+from sancli.cli.commands import app
+from sancli.cli.options import Terminated
+from sancli.errors import SanError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Runs the command line; every error ends here, as a few lines and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except SanError as error:
+        if console.settings.debug:
+            raise
+        console.error(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `san runs | head`: the reader has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if console.settings.debug:
+            raise
+        console.error(
+            f"Error: this is a bug in san: {type(error).__name__}: {error}\n"
+            "  why: the program met something it was not written for; your images are as they were.\n"
+            "  fix: report it with what the same command prints with --debug, and what san doctor prints."
+        )
+        sys.exit(1)
+
+
+def _stop(signal_number: int, _frame: object) -> NoReturn:
+    raise Terminated(signal_number)
