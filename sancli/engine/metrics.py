@@ -1,0 +1,117 @@
+"""How good a classifier's answers are. N images, C classes; every figure is a fraction from 0 to 1.
+
+torchmetrics is brought in by the functions that use it: its import takes 2.5 to 3 s beyond torch (most of it
+torchvision; measured on 2 cores), and whoever only predicts should not wait for that.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+TOP5_FROM = 6
+"""Classes: among five, the right one is always in the first five."""
+BINS = 15
+"""Of confidence, equally wide: as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017."""
+
+
+def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The figures of an evaluation: loss, top1, top5 (from six classes up), balanced, macro_f1, ece.
+
+    `balanced` is the mean recall of the classes that have images, `macro_f1` the mean F1 of those that have
+    images or were predicted, as in scikit-learn and torchmetrics.
+
+    Args:
+        logits: [N, C]
+        labels: [N]
+    """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+    logits = logits.float()
+    num_classes = logits.shape[1]
+    matrix = confusion(logits.argmax(1), labels, num_classes)
+    table = per_class(matrix)
+    predicted = matrix.sum(0) > 0
+    figures = {"loss": F.cross_entropy(logits, labels), "top1": matrix.diagonal().sum() / len(labels)}
+    if num_classes >= TOP5_FROM:
+        figures["top5"] = multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5)
+    figures["balanced"] = table.recall[table.support > 0].mean()
+    figures["macro_f1"] = table.f1[(table.support > 0) | predicted].mean()
+    figures["ece"] = multiclass_calibration_error(logits.softmax(1), labels, num_classes, n_bins=BINS)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts of images by [true class, predicted class]."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    counts: Tensor = multiclass_confusion_matrix(predictions, labels, num_classes)
+    return counts
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Four figures for each class, [C] each; 0 where there is nothing to divide by."""
+
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+    support: Tensor
+    """Images of the class."""
+
+
+def per_class(matrix: Tensor) -> PerClass:
+    """Precision, recall, F1 and support of each class, from counts by [true, predicted]."""
+    right, support, predicted = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    return PerClass(
+        precision=right / predicted.clamp(min=1),
+        recall=right / support.clamp(min=1),
+        f1=2 * right / (support + predicted).clamp(min=1),
+        support=support,
+    )
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of the share right / total, after Wilson (1927): sound for few images and near 1."""
+    z = 1.959963984540054  # the normal quantile of 0.975
+    share, scale = right / total, 1 + z**2 / total
+    middle = (share + z**2 / (2 * total)) / scale
+    reach = z / scale * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def most_confused(matrix: Tensor) -> list[tuple[int, int, int]]:
+    """Every mistake that was made, as (true class, predicted class, images), the most frequent first."""
+    mistakes = matrix.clone().fill_diagonal_(0)
+    pairs = [(int(true), int(predicted)) for true, predicted in mistakes.nonzero()]
+    counted = [(true, predicted, int(mistakes[true, predicted])) for true, predicted in pairs]
+    return sorted(counted, key=lambda pair: (-pair[2], pair[:2]))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose confidence lies in one of the equally wide intervals."""
+
+    count: int
+    confidence: float
+    """Mean over its images."""
+    accuracy: float
+
+
+def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = BINS) -> list[Bin]:
+    """What share of the answers is right at each level of confidence; empty bins are left out.
+
+    Args:
+        probabilities: [N, C]
+        labels: [N]
+        bins: How many intervals 0..1 is cut into.
+    """
+    confidences, predictions = probabilities.max(1)
+    right = (predictions == labels).double()
+    place = (confidences * bins).long().clamp(max=bins - 1)
+    return [
+        Bin(int(inside.sum()), float(confidences[inside].mean()), float(right[inside].mean()))
+        for inside in (place == number for number in range(bins))
+        if inside.any()
+    ]
