@@ -1,1 +1,0 @@
-"""Published and foreign checkpoints -> checked tensors; ours are safetensors with their description inside."""

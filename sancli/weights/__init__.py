@@ -1,0 +1,51 @@
+"""Published and foreign checkpoints -> checked tensors; ours are safetensors that describe themselves."""
+
+from pathlib import Path
+
+import platformdirs
+import safetensors.torch
+from torch import Tensor
+
+from sancli.errors import WeightsError
+from sancli.files import replacing
+from sancli.weights.fitting import load_into
+from sancli.weights.reading import checksum, read, read_info
+
+__all__ = ["cached", "is_downloaded", "load_into", "published", "read", "read_info", "save"]
+
+
+def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
+    """Writes the tensors as safetensors, whole or not at all, with `info` and a checksum in the header.
+
+    Raises:
+        StorageError: No space, or a place that cannot be written; the old file is still there.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    metadata = {"sancli": info, "crc32": checksum(tensors)}
+    with replacing(path) as partial:  # bytes first: safetensors' own writer hides which error the disk gave
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def cached(name: str) -> Path:
+    """Where the published network `name` lies, once it was converted."""
+    return Path(platformdirs.user_cache_dir("sancli")) / "weights" / f"{name}.safetensors"
+
+
+def is_downloaded(name: str) -> bool:
+    """Whether the published network `name` is in the cache."""
+    return cached(name).is_file()
+
+
+def published(name: str) -> Path:
+    """The file of the published network `name`.
+
+    Raises:
+        WeightsError: It is not in the cache.
+    """
+    if not is_downloaded(name):
+        raise WeightsError(
+            f"the weights of {name} are not here.",
+            why=f"looked for {cached(name)}.",
+            fix=f"san download-weights {name} --from FILE, with the authors' model_best.pth.",
+        )
+    return cached(name)

@@ -1,0 +1,98 @@
+"""Tensors that were read -> a network that was built: everything is checked before anything is changed."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sancli.errors import WeightsError
+
+SAN_DEPTHS: dict[tuple[int, ...], str] = {  # blocks of layer0 to layer4
+    (2, 1, 2, 4, 1): "SAN10",
+    (3, 2, 3, 5, 2): "SAN15",
+    (3, 3, 4, 6, 3): "SAN19",
+}
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> None:
+    """Copies `state` into `network`, all of it or nothing.
+
+    Raises:
+        WeightsError: Keys, shapes or types differ, a value is not finite, or a variance is negative.
+    """
+    own = network.state_dict()
+    _check_keys(own, state, source)
+    _check_shapes(own, state, source)
+    for name, value in state.items():
+        if fault := _fault(name, value, own[name]):
+            raise WeightsError(
+                f"{source} is refused: {name} {fault}.",
+                why="a network with such weights would answer nonsense.",
+                fix="take another file, or fetch this one again.",
+            )
+    network.load_state_dict(state)
+
+
+def describe(keys: Collection[str]) -> str:
+    """What kind of network has these keys in its state dict: SAN10 pairwise, ResNet50."""
+    if any(".sam.conv_w." in key for key in keys):
+        attention = "pairwise" if any(".sam.conv_p." in key for key in keys) else "patchwise"
+        return f"{SAN_DEPTHS.get(_blocks(keys, range(5)), 'a SAN of another depth')} {attention}"
+    if "conv1.weight" in keys and "layer1.0.bn1.weight" in keys:
+        convs = 3 if "layer1.0.conv3.weight" in keys else 2
+        return f"ResNet{convs * sum(_blocks(keys, range(1, 5))) + 2}"
+    return "another network"
+
+
+def _blocks(keys: Collection[str], layers: range) -> tuple[int, ...]:
+    """How many blocks each layer has: layer3.4.bn1.weight belongs to the fifth of layer3."""
+    found = {match[0] for key in keys if (match := re.match(r"layer\d\.\d+\.", key))}
+    return tuple(sum(block.startswith(f"layer{layer}.") for block in found) for layer in layers)
+
+
+def _check_keys(own: dict[str, Tensor], state: dict[str, Tensor], source: Path) -> None:
+    missing = [key for key in own if key not in state]
+    extra = [key for key in state if key not in own]
+    if missing:
+        why = f"{len(missing)} of {len(own)} keys are missing (e.g. {missing[0]})"
+    elif extra:
+        why = f"{len(extra)} keys are too many (e.g. {extra[0][:100]})"
+    else:
+        return
+    raise _misfit(own, state, source, why)
+
+
+def _check_shapes(own: dict[str, Tensor], state: dict[str, Tensor], source: Path) -> None:
+    wrong = [key for key in own if state[key].shape != own[key].shape]
+    if wrong:
+        has, needs = (_sides(tensors[wrong[0]]) for tensors in (state, own))
+        why = f"{len(wrong)} of {len(own)} shapes differ (e.g. {wrong[0]} is {has} instead of {needs})"
+        raise _misfit(own, state, source, why)
+
+
+def _misfit(own: dict[str, Tensor], state: dict[str, Tensor], source: Path, why: str) -> WeightsError:
+    wanted, found = describe(own), describe(state)
+    looks = f"it looks like {found}" if found != wanted else f"it is {found}, with other sizes"
+    return WeightsError(
+        f"{source} is not {wanted} as expected.",
+        why=f"{why}; {looks}.",
+        fix="name the file of this network, or the network of this file.",
+    )
+
+
+def _sides(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a single number"
+
+
+def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
+    types = FLOATS if own.is_floating_point() else (own.dtype,)
+    if value.dtype not in types:
+        return f"is {value.dtype} instead of {own.dtype}".replace("torch.", "")
+    if not torch.isfinite(value.to(own.dtype)).all():
+        return "has values that are not finite (NaN or infinite)"
+    if name.endswith("running_var") and (value < 0).any():
+        return "has negative variances"
+    return None

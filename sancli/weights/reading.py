@@ -1,0 +1,206 @@
+"""A file from anywhere -> its tensors, without ever running what may be in it."""
+
+import json
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sancli.console import size
+from sancli.errors import WeightsError
+
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+LONGEST_HEADER = (
+    100_000_000  # the safetensors library's own limit; eight letters of text make a larger number
+)
+NOT_WEIGHTS = (  # how other files begin that are found under the name of a checkpoint
+    (rb"\s*<", "an HTML page; a download most likely brought an error message"),
+    (rb"version https://git-lfs", "a git-LFS pointer: the file itself was not fetched (git lfs pull)"),
+    (rb"\x00{8}", "zeros: the disk or the download failed"),
+    (rb"\s*[{\[]", "JSON"),
+    (rb"\x1f\x8b", "gzip; unpack it first"),
+    (rb"\x89PNG|\xff\xd8\xff", "an image"),
+)
+SAFETENSORS_FAULTS = {  # the library's words -> ours
+    "HeaderTooSmall": "it ends within its header",
+    "HeaderTooLarge": "its header has an impossible size",
+    "InvalidHeaderLength": "its header has an impossible size",
+    "InvalidHeader": "its header is damaged",
+    "MetadataIncompleteBuffer": "bytes are missing or too many at its end",
+    "InvalidOffset": "its header places tensors where none can be",
+    "TensorInvalidInfo": "its header gives sizes that contradict each other",
+    "ValidationOverflow": "its header gives impossible sizes",
+}
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a torch checkpoint, under their bare names.
+
+    Of a checkpoint with more in it (the authors' have optimizer and scheduler) the `state_dict` is taken;
+    the prefix `module.` that nn.DataParallel leaves is dropped.
+
+    Raises:
+        WeightsError: The file is missing, damaged, something else, or holds code.
+    """
+    if _is_safetensors(path, _head(path)):
+        return _read_safetensors(path)
+    content = _read_torch(path)
+    return _checked_sizes(path, _without_prefix(_state_dict(path, content)))
+
+
+def read_info(path: Path) -> str | None:
+    """The description that `save` put into the header, and None where there is none; reads no tensors.
+
+    Raises:
+        WeightsError: The file is missing, damaged or something else.
+    """
+    if not _is_safetensors(path, _head(path)):
+        return None
+    return _metadata(path).get("sancli")
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the bytes of the tensors in the order of their names: safetensors has none of its own."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _head(path: Path) -> bytes:
+    if path.is_symlink() and not path.exists():
+        raise _missing(path, f"it is a link to {path.readlink()}, which is not there")
+    if not path.exists():
+        raise _missing(path, "there is no such file")
+    if not path.is_file():
+        raise _refused(path, "it is a folder" if path.is_dir() else "it is not a regular file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise _refused(path, f"it cannot be read: {error.strerror}") from None
+    if not head:
+        raise _refused(path, "it is empty (0 bytes)")
+    return head
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """Decides by content, and refuses at once what is neither safetensors nor torch's."""
+    header_length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header_length <= LONGEST_HEADER:
+        return True
+    for start, what in NOT_WEIGHTS:
+        if re.match(start, head):
+            raise _refused(path, f"it is {what}")
+    return path.suffix == ".safetensors" and not head.startswith((ZIP, PICKLE))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _refused(path, _safetensors_fault(error)) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    metadata = _metadata(path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise _refused(path, _safetensors_fault(error)) from None
+    if "crc32" in metadata and checksum(tensors) != metadata["crc32"]:
+        raise _refused(path, "its checksum is wrong: bytes have changed since it was written")
+    return tensors
+
+
+def _safetensors_fault(error: Exception) -> str:
+    known = next((text for name, text in SAFETENSORS_FAULTS.items() if name in str(error)), None)
+    return f"it is no whole safetensors file: {known or _first_line(error)}"
+
+
+def _read_torch(path: Path) -> Any:
+    if _head(path).startswith(ZIP):
+        _check_archive(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile pickle raises nearly any kind
+        raise _torch_fault(path, error) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses an archive that torch would believe: it checks neither sums nor sizes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+                raise _refused(path, "it is an archive, but no checkpoint of torch's")
+            if damaged := archive.testzip():
+                raise _refused(path, f"it is damaged: the checksum of {damaged} is wrong")
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+        raise _refused(path, f"it is truncated or damaged: {_first_line(error)}") from None
+
+
+def _torch_fault(path: Path, error: Exception) -> WeightsError:
+    # torch's own text advises to switch the check off, so none of it is shown but the name it found
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        return WeightsError(
+            f"{path} is refused: contains code ({found[1]}).",
+            why="a checkpoint needs nothing but tensors; nothing in it was run.",
+            fix="take the file from a source you trust, best as safetensors.",
+        )
+    if isinstance(error, MemoryError):
+        return _refused(path, "it asks for more memory than there is")
+    return _refused(path, f"it is damaged, or neither safetensors nor a torch checkpoint ({path.suffix})")
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise _refused(path, f"it holds no state dict but a {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise _refused(path, f"it holds no state dict: {name!r} is a {type(value).__name__}")
+    return {name: value.detach() for name, value in content.items()}
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    wrapped = all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module."): value for name, value in state.items()} if wrapped else state
+
+
+def _checked_sizes(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Refuses tensors that are larger than the file: a few KB can claim terabytes by a stride of 0."""
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized:
+            raise _refused(path, f"{name} is not a plain tensor")
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > path.stat().st_size:
+        raise _refused(path, f"its tensors claim {size(claimed)}, the file has {size(path.stat().st_size)}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return json.dumps(str(error).strip().split("\n")[0][:120])
+
+
+def _missing(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"{path} does not exist.", why=f"{why}.", fix="check the path.")
+
+
+def _refused(path: Path, why: str) -> WeightsError:
+    return WeightsError(
+        f"{path} holds no usable weights.", why=f"{why}.", fix="take another file, or fetch this one again."
+    )
