@@ -96,9 +96,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         replacing(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([cell(value) for value in row] for row in rows)
+        plain = csv.writer(file, lineterminator="\n")
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        plain.writerow(header)
+        for row in rows:  # Python before 3.13 leaves a lone \r bare, and a reader takes it for a line's end
+            writer = quoted if any("\r" in str(value) for value in row) else plain
+            writer.writerow([cell(value) for value in row])
 
 
 def cell(value: Any) -> Any:

@@ -1,0 +1,39 @@
+"""What several tests share: the command line as a user meets it, and settings that do not leak."""
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from sancli import cli, console
+
+
+@dataclass
+class Outcome:
+    """What a command left behind on the screen."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(autouse=True)
+def fresh_console(monkeypatch):
+    """Each test starts with the default settings; lines are not wrapped, as in a pipe."""
+    vars(console.settings).update(vars(console.Settings()))
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture
+def san(monkeypatch, capsys):
+    """Runs `san ARGUMENTS...` through main(), where errors become lines and exit codes."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["san", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            sys.exit(0)
+        return Outcome(ended.value.code or 0, *capsys.readouterr())
+
+    return run

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from sancli import console
+
+
+def test_results_go_to_stdout_and_words_about_the_work_to_stderr(capsys):
+    console.say("working")
+    console.result("forest 97 %")
+    assert capsys.readouterr() == ("forest 97 %\n", "working\n")
+
+
+def test_with_json_stdout_holds_one_object_and_nothing_else(capsys):
+    console.settings.json = True
+    console.result("forest 97 %")
+    console.say("working")
+    console.emit({"label": "forest"})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"label": "forest"}
+    assert err == "forest 97 %\nworking\n"
+
+
+def test_quiet_keeps_results_warnings_and_errors(capsys):
+    console.settings.quiet = True
+    console.say("working")
+    console.warn("odd")
+    console.error("bad")
+    console.result("forest")
+    assert capsys.readouterr() == ("forest\n", "Warning: odd\nbad\n")
+
+
+def test_markup_and_escapes_in_names_are_shown_as_they_are(capsys):
+    console.say("[red]\x1b[31m.jpg")
+    console.result(console.table(["name"], [["[red]\x1b.jpg"]]))
+    out, err = capsys.readouterr()
+    assert err == "[red]\\x1b[31m.jpg\n"
+    assert "[red]\\x1b.jpg" in out
+
+
+def test_a_log_file_gets_a_line_for_each_tenth_and_no_bar(capsys):
+    assert list(console.track(range(50), "Reading", total=50, unit="images")) == list(range(50))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("Reading 50/50 ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2.34, "2.3 s"), (45, "45 s"), (720, "12 min"), (3900, "1 h 05 min"), (3599, "1 h 00 min")],
+)
+def test_a_duration_is_said_in_words(seconds, words):
+    assert console.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(512, "512 B"), (3_600_000, "3.4 MiB"), (2**31, "2.0 GiB")])
+def test_a_size_is_said_in_words(count, words):
+    assert console.size(count) == words

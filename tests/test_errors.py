@@ -1,0 +1,40 @@
+import pytest
+
+from sancli.errors import DataError, UsageError, check_choice, closest, printable
+
+
+def test_a_user_error_says_what_why_and_fix():
+    error = DataError("no images in x.", why="looked there.", fix="add some.")
+    assert str(error) == "Error: no images in x.\n  why: looked there.\n  fix: add some."
+    assert error.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("caf\u00e9.jpg", "caf\u00e9.jpg"),
+        ("a\nb\x1b[31m", r"a\nb\x1b[31m"),
+        ("\udcff.jpg", r"\udcff.jpg"),
+        ("a\u202egpj", r"a\u202egpj"),  # writes backwards
+    ],
+)
+def test_a_hostile_name_is_shown_on_one_line(name, shown):
+    assert printable(name) == shown
+
+
+def test_a_hostile_name_in_an_error_cannot_reach_the_terminal():
+    assert "\x1b" not in str(DataError("\x1b[2J", why="\x07", fix="\x00"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("san51", "san15"), ("SAN10", "san10"), ("resnet5", "resnet50"), ("sann19", "san19")]
+)
+def test_a_typo_gets_did_you_mean(typed, meant):
+    known = ("san10", "san15", "san19", "resnet26", "resnet38", "resnet50")
+    assert closest(typed, known) == f"did you mean {meant}?"
+    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+        check_choice("--arch", typed, known)
+
+
+def test_a_word_that_is_like_nothing_gets_the_whole_list():
+    assert closest("zzz", ("cat", "dog")) == "use one of: cat, dog."
