@@ -109,4 +109,4 @@ def test_the_bins_of_confidence_give_the_calibration_error_of_torchmetrics():
 
 def test_a_confidence_of_exactly_one_falls_into_the_last_bin():
     bins = metrics.reliability(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
-    assert bins == [metrics.Bin(2, 1.0, 0.5)]
+    assert bins == [metrics.Bin(low=14 / 15, high=1.0, count=2, confidence=1.0, accuracy=0.5)]

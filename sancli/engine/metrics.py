@@ -89,10 +89,12 @@ def most_confused(matrix: Tensor) -> list[tuple[int, int, int]]:
     return sorted(counted, key=lambda pair: (-pair[2], pair[:2]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bin:
-    """The images whose confidence lies in one of the equally wide intervals."""
+    """The images whose confidence lies between `low` and `high`."""
 
+    low: float
+    high: float
     count: int
     confidence: float
     """Mean over its images."""
@@ -111,7 +113,13 @@ def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = BINS) -> l
     right = (predictions == labels).double()
     place = (confidences * bins).long().clamp(max=bins - 1)
     return [
-        Bin(int(inside.sum()), float(confidences[inside].mean()), float(right[inside].mean()))
-        for inside in (place == number for number in range(bins))
+        Bin(
+            low=number / bins,
+            high=(number + 1) / bins,
+            count=int(inside.sum()),
+            confidence=float(confidences[inside].mean()),
+            accuracy=float(right[inside].mean()),
+        )
+        for number, inside in ((number, place == number) for number in range(bins))
         if inside.any()
     ]
