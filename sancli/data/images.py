@@ -147,7 +147,8 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         image.load()
         orientation = _orientation(image)  # after load: Pillow turns a TIFF by itself, and then says 1
         picture = to_rgb(image)
-    if turn := TURNS.get(orientation):
+    turn = TURNS.get(orientation)
+    if turn is not None:  # flipping is 0
         picture = picture.transpose(turn)
     return Decoded(picture, image_format, mode, turn is not None)
 
