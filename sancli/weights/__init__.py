@@ -21,7 +21,7 @@ def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
         StorageError: No space, or a place that cannot be written; the old file is still there.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    metadata = {"sancli": info, "crc32": checksum(tensors)}
+    metadata = {"sancli": info, "crc32": checksum(tensors, info)}
     with replacing(path) as partial:  # bytes first: safetensors' own writer hides which error the disk gave
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
 

@@ -1,7 +1,6 @@
 """A file from anywhere -> its tensors, without ever running what may be in it."""
 
 import json
-import pickle
 import re
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sancli.console import size
 from sancli.errors import WeightsError
+from sancli.weights.pickles import foreign_call
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -68,10 +68,11 @@ def read_info(path: Path) -> str | None:
     return _metadata(path).get("sancli")
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over the bytes of the tensors in the order of their names: safetensors has none of its own."""
-    crc = 0
-    for _, tensor in sorted(tensors.items()):
+def checksum(tensors: Mapping[str, Tensor], info: str) -> str:
+    """CRC-32 over the description and the tensors by name: safetensors has none of its own."""
+    crc = zlib.crc32(info.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
         crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
 
@@ -118,7 +119,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise _refused(path, _safetensors_fault(error)) from None
-    if "crc32" in metadata and checksum(tensors) != metadata["crc32"]:
+    if "crc32" in metadata and checksum(tensors, metadata.get("sancli", "")) != metadata["crc32"]:
         raise _refused(path, "its checksum is wrong: bytes have changed since it was written")
     return tensors
 
@@ -132,9 +133,16 @@ def _read_torch(path: Path) -> Any:
     if _head(path).startswith(ZIP):
         _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if name := foreign_call(path):
+            raise _code(path, name)
+        with path.open("rb") as file:  # given a path, torch would look at its ending
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged or hostile pickle raises nearly any kind
-        raise _torch_fault(path, error) from None
+        # torch's own text is not shown: it advises to switch the check off
+        fault = "memory is short" if isinstance(error, MemoryError) else "it is damaged"
+        raise _refused(path, f"{fault}, or it is neither safetensors nor a torch checkpoint") from None
 
 
 def _check_archive(path: Path) -> None:
@@ -149,19 +157,6 @@ def _check_archive(path: Path) -> None:
                 raise _refused(path, f"it is damaged: the checksum of {damaged} is wrong")
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise _refused(path, f"it is truncated or damaged: {_first_line(error)}") from None
-
-
-def _torch_fault(path: Path, error: Exception) -> WeightsError:
-    # torch's own text advises to switch the check off, so none of it is shown but the name it found
-    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
-        return WeightsError(
-            f"{path} is refused: contains code ({found[1]}).",
-            why="a checkpoint needs nothing but tensors; nothing in it was run.",
-            fix="take the file from a source you trust, best as safetensors.",
-        )
-    if isinstance(error, MemoryError):
-        return _refused(path, "it asks for more memory than there is")
-    return _refused(path, f"it is damaged, or neither safetensors nor a torch checkpoint ({path.suffix})")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
@@ -194,6 +189,14 @@ def _checked_sizes(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     return json.dumps(str(error).strip().split("\n")[0][:120])
+
+
+def _code(path: Path, name: str) -> WeightsError:
+    return WeightsError(
+        f"{path} is refused: contains code ({name}).",
+        why="a checkpoint needs nothing but tensors; nothing in it was run.",
+        fix="take the file from a source you trust, best as safetensors.",
+    )
 
 
 def _missing(path: Path, why: str) -> WeightsError:
