@@ -38,21 +38,20 @@ def write_confusion(png: Path, matrix: Tensor, classes: Sequence[str], *, title:
         axes.set(xlabel="predicted", ylabel="true")
         figure.suptitle(title, x=0.02, ha="left", fontsize=10)
         if len(classes) <= COUNTED:
-            write_counts(axes, counts, shares)
+            write_counts(axes, counts, shares, cell_points=72 * body / len(classes))
         if many:
             axes.set(xlabel="predicted (number of the class in per_class.csv)", ylabel="true")
         else:
             name_axes(axes, classes)
 
 
-def write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
-    """The number of images in each cell that has any."""
-    size = 9 if len(counts) <= 12 else 7
+def write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray, *, cell_points: float) -> None:
+    """The number of images in each cell that has any, as large as the cell allows."""
     for true, predicted in zip(*counts.nonzero(), strict=True):
-        count = int(counts[true, predicted])
+        text = f"{counts[true, predicted]}"
         color = "white" if shares[true, predicted] > 0.5 else "#333333"
-        fitted = size if count < 1000 else size * 3.4 / len(str(count))
-        axes.text(predicted, true, f"{count}", ha="center", va="center", color=color, fontsize=fitted)
+        size = min(9.0, 0.85 * cell_points / (0.64 * len(text)))  # a digit is 0.64 of its size wide
+        axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=size)
 
 
 def name_axes(axes: "Axes", classes: Sequence[str]) -> None:

@@ -27,8 +27,6 @@ def write_curves(png: Path, metrics_csv: Path) -> None:
             open_frame(axes)
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(frameon=False)
 
 
 def read_columns(path: Path) -> Columns:
@@ -56,6 +54,7 @@ def draw(axes: "Axes", columns: Columns, figure: str, *, title: str, scale: floa
         if any(map(math.isfinite, values)):
             scaled = [value * scale for value in values]
             axes.plot(columns["epoch"], scaled, color=color, label=name, marker=single)
+            axes.legend(frameon=False, loc="best")
 
 
 def mark_best(axes: "Axes", columns: Columns) -> None:

@@ -55,9 +55,9 @@ def write_worst(path: Path, mistakes: Sequence[tuple[Image.Image, str, str, floa
 
 
 def write_sheet(path: Path, tiles: Sequence[Tile]) -> None:
-    """Writes tiles in a grid that is a little wider than high."""
+    """Writes tiles in a grid."""
     tiles = tiles[:MOST_TILES]
-    columns = max(1, min(len(tiles), math.ceil(math.sqrt(len(tiles) * 1.4))))
+    columns = columns_for(len(tiles))
     lines = max((len(tile.caption) for tile in tiles), default=0)
     cell = TILE_PX + GAP_PX, TILE_PX + lines * LINE_PX + GAP_PX
     rows = max(1, math.ceil(len(tiles) / columns))
@@ -67,6 +67,12 @@ def write_sheet(path: Path, tiles: Sequence[Tile]) -> None:
         place(sheet, tile, GAP_PX + column * cell[0], GAP_PX + row * cell[1])
     with replacing(path) as partial:
         sheet.save(partial, format="JPEG", quality=90)
+
+
+def columns_for(tiles: int) -> int:
+    """The number of columns, for a grid a little wider than high, that leaves the fewest places empty."""
+    lowest, highest = math.ceil(math.sqrt(tiles)), math.ceil(math.sqrt(1.8 * tiles))
+    return min(range(max(1, lowest), max(1, highest) + 1), key=lambda columns: -tiles % columns)
 
 
 def place(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
