@@ -1,0 +1,18 @@
+"""The operators: torch.ops.san.*, their autograd, and how to call them."""
+
+from sancli.ops.aggregation import aggregation
+from sancli.ops.norm import Norm
+from sancli.ops.pairwise import pairwise_attention
+from sancli.ops.patchwise import patchwise_attention
+from sancli.ops.stem import stem
+from sancli.ops.trunk import bn_relu_conv1x1, bn_relu_pool
+
+__all__ = [
+    "Norm",
+    "aggregation",
+    "bn_relu_conv1x1",
+    "bn_relu_pool",
+    "pairwise_attention",
+    "patchwise_attention",
+    "stem",
+]

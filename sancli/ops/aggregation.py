@@ -1,0 +1,59 @@
+"""The weighted sum over a footprint: what every relation of the paper ends in.
+
+    out[n, c, i] = sum over o of weight[n, o, c mod G, i] * value[n, c, i + o]
+
+Shapes: value, out [N, M, H, W]; weight [N, K * K, G, H, W]. The border is reflected.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sancli.ops.reference import aggregation as plain
+from sancli.ops.registry import register
+from sancli.ops.trunk import maps
+
+
+def aggregation_shapes(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
+    return maps(value, *value.shape[1:])
+
+
+def aggregation_backward_shapes(
+    grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int
+) -> tuple[Tensor, Tensor]:
+    return maps(value, *value.shape[1:]), torch.empty_like(weight)
+
+
+register(
+    "aggregation(Tensor value, Tensor weight, int kernel_size) -> Tensor",
+    plain.aggregation,
+    aggregation_shapes,
+)
+register(
+    "aggregation_backward(Tensor grad, Tensor value, Tensor weight, int kernel_size) -> (Tensor, Tensor)",
+    plain.aggregation_backward,
+    aggregation_backward_shapes,
+)
+
+
+class Aggregation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
+        ctx.save_for_backward(value, weight)
+        ctx.kernel_size = kernel_size
+        out: Tensor = torch.ops.san.aggregation(value, weight, kernel_size)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grads = torch.ops.san.aggregation_backward(grad, *ctx.saved_tensors, ctx.kernel_size)
+        return *grads, None
+
+
+def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
+    """Sums each pixel's footprint of `value`, weighted: [N, M, H, W]."""
+    out: Tensor = Aggregation.apply(value, weight, kernel_size)
+    return out

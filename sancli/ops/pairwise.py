@@ -1,0 +1,127 @@
+"""Pairwise attention: a pixel of a footprint is weighed by how it compares with the middle one.
+
+    relation = [query_i + sign * key_{i+o}, place_i - place_{i+o}]
+    weight = softmax over o of weight2 relu(norm2(weight1 relu(norm1(relation)))) + bias2
+    out[n, c, i] = sum over o of weight[n, c mod G, o, i] * value[n, c, i + o]
+
+Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; place [1, 2, H, W]; norm1 [R + 2]; weight1 [R, R + 2];
+norm2 [R]; weight2 [G, R]. The border is reflected.
+Source: section 3.1 of Zhao et al., CVPR 2020; model/san.py in hszhao/SAN.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sancli.ops.norm import Norm
+from sancli.ops.reference import pairwise as plain
+from sancli.ops.registry import register
+from sancli.ops.trunk import maps, statistics_like
+
+
+def pairwise_attention_shapes(
+    query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gamma1, gamma2, weight2 = rest[0], rest[6], rest[11]
+    logsumexp, _ = statistics_like(value, 0)
+    return (
+        maps(value, *value.shape[1:]),
+        *statistics_like(value, len(gamma1)),
+        *statistics_like(value, len(gamma2)),
+        maps(value, len(weight2), *value.shape[2:]).to(logsumexp.dtype),
+    )
+
+
+def pairwise_attention_backward_shapes(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
+) -> tuple[Tensor, ...]:
+    gamma1, beta1, _, _, _, _, weight1, gamma2, beta2, _, _, _, _, weight2, bias2, _, _ = rest
+    inputs, parameters = (query, key, value, place), (gamma1, beta1, weight1, gamma2, beta2, weight2, bias2)
+    return *(maps(t, *t.shape[1:]) for t in inputs), *(t.new_empty(t.shape) for t in parameters)
+
+
+register(
+    "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
+    " Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1,"
+    " Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2,"
+    " int kernel_size) -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor var2_used,"
+    " Tensor logsumexp)",
+    plain.pairwise_attention,
+    pairwise_attention_shapes,
+)
+register(
+    "pairwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
+    " Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1,"
+    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2, Tensor bias2,"
+    " Tensor logsumexp, int kernel_size)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    plain.pairwise_attention_backward,
+    pairwise_attention_backward_shapes,
+)
+
+
+class PairwiseAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        (
+            place,
+            sign,
+            gamma1,
+            beta1,
+            mean1,
+            _,
+            eps1,
+            weight1,
+            gamma2,
+            beta2,
+            mean2,
+            _,
+            eps2,
+            weight2,
+            bias2,
+            k,
+        ) = rest
+        out, *statistics, logsumexp = torch.ops.san.pairwise_attention(query, key, value, *rest)
+        parameters = gamma1, beta1, weight1, gamma2, beta2, weight2, bias2
+        ctx.save_for_backward(query, key, value, place, logsumexp, *statistics, *parameters)
+        ctx.mark_non_differentiable(*statistics)
+        ctx.settings = sign, eps1, mean1 is None, eps2, mean2 is None, k
+        return out, *statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, place, logsumexp, mean1, var1, mean2, var2, *parameters = ctx.saved_tensors
+        gamma1, beta1, weight1, gamma2, beta2, weight2, bias2 = parameters
+        sign, eps1, batch1, eps2, batch2, kernel_size = ctx.settings
+        grads = torch.ops.san.pairwise_attention_backward(
+            grad, query, key, value, place, sign,
+            gamma1, beta1, mean1, var1, eps1, batch1, weight1,
+            gamma2, beta2, mean2, var2, eps2, batch2, weight2, bias2, logsumexp, kernel_size,
+        )  # fmt: skip
+        inputs, first, second = grads[:4], grads[4:7], grads[7:]
+        norm = None, None, None
+        return *inputs, None, *first[:2], *norm, first[2], *second[:2], *norm, *second[2:], None
+
+
+def pairwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Tensor,
+    *,
+    sign: int,
+    norm1: Norm,
+    weight1: Tensor,
+    norm2: Norm,
+    weight2: Tensor,
+    bias2: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The output, and mean and biased variance that each of the two norms used."""
+    out, mean1, var1, mean2, var2 = PairwiseAttention.apply(
+        query, key, value, place, sign, *norm1, weight1, *norm2, weight2, bias2, kernel_size
+    )
+    return out, (mean1, var1), (mean2, var2)

@@ -1,0 +1,225 @@
+"""Patchwise attention: weights made from the concatenation of a footprint's pixels.
+
+Shapes: N images, R relation channels, M value channels, G = M / 8 weight channels, K footprint side, T positions of
+a tile. The relation has R * (K * K + 1) channels: the query's R, then K * K for each channel of the key.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sancli.ops.norm import Affine
+from sancli.ops.reference import trunk
+from sancli.ops.reference.aggregation import aggregate, aggregate_backward
+from sancli.ops.reference.windows import Windows
+from sancli.ops.statistics import window_statistics, window_statistics_backward
+
+
+@dataclass(frozen=True)
+class Relation:
+    """relu(scale * [query, footprint of key] + shift), made tile by tile."""
+
+    layout: Windows
+    query: Tensor  # rows [R, .]
+    key: Tensor  # padded rows [R, .]
+    scale: Tensor  # [R * (K * K + 1)]
+    shift: Tensor
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits [R * (K * K + 1), T] into the query's [R, T] and the key's [R, K, K, T]."""
+        channels, k = len(self.query), self.layout.kernel_size
+        return x[:channels], x[channels:].view(channels, k, k, -1)
+
+    def windows(self, tile: slice) -> tuple[Tensor, Tensor]:
+        return self.query[:, tile], self.layout.windows(self.key, tile)
+
+    def make(self, tile: slice) -> Tensor:
+        """One tile [R * (K * K + 1), T]."""
+        out = self.query.new_empty(len(self.scale), tile.stop - tile.start)
+        scales = self.parts(self.scale[:, None])
+        for source, scale, part in zip(self.windows(tile), scales, self.parts(out), strict=True):
+            torch.mul(source, scale, out=part)
+        return out.add_(self.shift[:, None]).relu_()
+
+
+def patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gamma1: Tensor,
+    beta1: Tensor,
+    mean1: Tensor | None,
+    var1: Tensor | None,
+    eps1: float,
+    weight1: Tensor,
+    gamma2: Tensor,
+    beta2: Tensor,
+    mean2: Tensor | None,
+    var2: Tensor | None,
+    eps2: float,
+    weight2: Tensor,
+    bias2: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    mean1, var1 = relation_statistics(query, key, mean1, var1, kernel_size)
+    relation = make_relation(query, key, Affine(gamma1, beta1, mean1, var1, eps1), kernel_size)
+    z = generate(relation, weight1.to(relation.scale.dtype), value.dtype)
+    mean2, var2 = trunk.statistics(z, mean2, var2)
+    hidden = trunk.norm_relu(z, Affine(gamma2, beta2, mean2, var2, eps2))
+    return attend(hidden, value, weight2, bias2, kernel_size), mean1, var1, mean2, var2, z
+
+
+def patchwise_attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gamma1: Tensor,
+    beta1: Tensor,
+    mean1: Tensor,
+    var1: Tensor,
+    eps1: float,
+    batch1: bool,
+    weight1: Tensor,
+    gamma2: Tensor,
+    beta2: Tensor,
+    mean2: Tensor,
+    var2: Tensor,
+    eps2: float,
+    batch2: bool,
+    weight2: Tensor,
+    bias2: Tensor,
+    z: Tensor,
+    kernel_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    norm1, norm2 = Affine(gamma1, beta1, mean1, var1, eps1), Affine(gamma2, beta2, mean2, var2, eps2)
+    hidden = trunk.norm_relu(z, norm2)
+    grad_hidden, grad_value, grad_weight2, grad_bias2 = attend_backward(
+        grad, hidden, value, weight2, bias2, kernel_size
+    )
+    grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, batch2)
+    relation = make_relation(query, key, norm1, kernel_size)
+    rows, padded, grad_scale, grad_shift, grad_weight1 = generate_backward(relation, grad_z, weight1)
+    grad_gamma1, grad_beta1, grad_mean1, grad_var1 = norm1.fold_backward(grad_scale, grad_shift)
+    grad_query, grad_key = relation.layout.maps(rows, rows.dtype), relation.layout.fold(padded, rows.dtype)
+    if batch1:
+        statistics = (mean1, grad_mean1, grad_var1)
+        add_statistics_backward(grad_query, grad_key, query, key, *statistics)
+    return (
+        grad_query.to(query.dtype),
+        grad_key.to(key.dtype),
+        grad_value,
+        grad_gamma1,
+        grad_beta1,
+        grad_weight1.to(weight1.dtype),
+        grad_gamma2,
+        grad_beta2,
+        grad_weight2.to(weight2.dtype),
+        grad_bias2.to(bias2.dtype),
+    )
+
+
+def relation_statistics(
+    query: Tensor, key: Tensor, mean: Tensor | None, var: Tensor | None, kernel_size: int
+) -> tuple[Tensor, Tensor]:
+    """The statistics to use, [R * (K * K + 1)]: those given, or those of the relation over the batch."""
+    mean_query, var_query = trunk.statistics(query, mean, var)
+    if mean is not None:
+        return mean_query, var_query
+    mean_key, var_key = window_statistics(key.to(mean_query.dtype), kernel_size)
+    return torch.cat([mean_query, mean_key.flatten()]), torch.cat([var_query, var_key.flatten()])
+
+
+def add_statistics_backward(
+    grad_query: Tensor,
+    grad_key: Tensor,
+    query: Tensor,
+    key: Tensor,
+    mean: Tensor,
+    grad_mean: Tensor,
+    grad_var: Tensor,
+) -> None:
+    """Adds the gradients that reach query and key through the statistics of their relation."""
+    channels, count = query.shape[1], query.numel() // query.shape[1]
+    (mean_q, mean_k), (d_mean_q, d_mean_k), (d_var_q, d_var_k) = (
+        (x[:channels, None, None], x[channels:].view(channels, -1)) for x in (mean, grad_mean, grad_var)
+    )
+    grad_query += (d_mean_q + 2 * d_var_q * (query - mean_q)) / count
+    grad_key += window_statistics_backward(key.to(grad_key.dtype), mean_k, d_mean_k, d_var_k)
+
+
+def make_relation(query: Tensor, key: Tensor, norm: Affine, kernel_size: int) -> Relation:
+    layout = Windows.of(query, kernel_size)
+    return Relation(layout, layout.rows(query), layout.pad(key), *norm.fold())
+
+
+def generate(relation: Relation, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """z = weight @ relation, [N, G, H, W]."""
+    z = relation.layout.empty_rows(len(weight), relation.query)
+    for tile in relation.layout.tiles(weight.shape[1]):
+        z[:, tile] = weight @ relation.make(tile)
+    return relation.layout.maps(z, dtype)
+
+
+def generate_backward(
+    relation: Relation, grad_z: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query (rows), key (padded rows), scale, shift and weight."""
+    layout, weight = relation.layout, weight.to(relation.scale.dtype)
+    grad_rows, transposed = layout.rows(grad_z), weight.T.contiguous()
+    grad_query, grad_key = torch.empty_like(relation.query), torch.zeros_like(relation.key)
+    grad_scale, grad_shift = torch.zeros_like(relation.scale), torch.zeros_like(relation.shift)
+    grad_weight = torch.zeros_like(weight)
+    scale_query, scale_key = relation.parts(relation.scale[:, None])
+    for tile in layout.tiles(weight.shape[1]):
+        made, grad = relation.make(tile), grad_rows[:, tile]
+        grad_weight.addmm_(grad, made.T)
+        grad_made = torch.ops.aten.threshold_backward(transposed @ grad, made, 0)
+        grad_shift += grad_made.sum(1)
+        from_query, from_key = relation.parts(grad_made)
+        for source, part, into in zip(
+            relation.windows(tile), (from_query, from_key), relation.parts(made), strict=True
+        ):
+            torch.mul(source, part, out=into)
+        grad_scale += made.sum(1)
+        torch.mul(from_query, scale_query, out=grad_query[:, tile])
+        into = layout.windows(grad_key, tile)
+        for i in range(layout.kernel_size):
+            for j in range(layout.kernel_size):
+                into[:, i, j].addcmul_(from_key[:, i, j], scale_key[:, i, j])
+    return grad_query, grad_key, grad_scale, grad_shift, grad_weight
+
+
+def attend(hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    """Aggregates `value` with the weights `weight @ hidden + bias`, [N, M, H, W]."""
+    layout = Windows.of(value, kernel_size)
+    rows, padded, out = layout.rows(hidden), layout.pad(value), layout.empty_rows(value.shape[1], value)
+    weight, bias = weight.to(rows.dtype), bias.to(rows.dtype)[:, None]
+    for tile in layout.tiles(len(weight)):
+        weights = torch.addmm(bias, weight, rows[:, tile]).unflatten(0, (-1, kernel_size**2))
+        out[:, tile] = aggregate(padded, weights, layout, tile)
+    return layout.maps(out, value.dtype)
+
+
+def attend_backward(
+    grad: Tensor, hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of hidden, value, weight and bias."""
+    layout = Windows.of(value, kernel_size)
+    rows, padded, grad = layout.rows(hidden), layout.pad(value), layout.rows(grad)
+    weight, bias = weight.to(rows.dtype), bias.to(rows.dtype)
+    grad_rows, grad_padded = torch.empty_like(rows), torch.zeros_like(padded)
+    grad_weight, grad_bias, transposed = (
+        torch.zeros_like(weight),
+        torch.zeros_like(bias),
+        weight.T.contiguous(),
+    )
+    for tile in layout.tiles(len(weight)):
+        weights = torch.addmm(bias[:, None], weight, rows[:, tile]).unflatten(0, (-1, kernel_size**2))
+        grads = aggregate_backward(grad[:, tile], padded, weights, grad_padded, layout, tile).flatten(0, 1)
+        grad_weight.addmm_(grads, rows[:, tile].T)
+        grad_bias += grads.sum(1)
+        grad_rows[:, tile] = transposed @ grads
+    grad_hidden, grad_value = layout.maps(grad_rows, hidden.dtype), layout.fold(grad_padded, value.dtype)
+    return grad_hidden, grad_value, grad_weight, grad_bias

@@ -1,0 +1,112 @@
+"""BatchNorm and ReLU in front of a 1x1 convolution or a 2x2 pool, keeping nothing but the input.
+
+Shapes: x [N, C, H, W], channels last; gamma, beta and the statistics [C].
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sancli.ops.norm import Affine, accumulation_type
+
+aten = torch.ops.aten
+
+
+def statistics(x: Tensor, mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance to normalise `x` with: those given, copied, or else its own."""
+    dtype = accumulation_type(x.dtype)
+    if mean is not None and var is not None:
+        return mean.to(dtype, copy=True), var.to(dtype, copy=True)
+    zero = x.new_zeros(x.shape[1], dtype=dtype)  # not used, but makes torch keep 16-bit statistics in fp32
+    mean, var = torch.batch_norm_update_stats(x, zero, zero.clone(), 0.0)
+    return mean, var
+
+
+def norm_relu(x: Tensor, norm: Affine) -> Tensor:
+    """relu((x - mean) / sqrt(var + eps) * gamma + beta)."""
+    gamma, beta = norm.gamma.to(norm.mean.dtype), norm.beta.to(norm.mean.dtype)
+    return torch.batch_norm(x, gamma, beta, norm.mean, norm.var, False, 0.0, norm.eps, False).relu_()
+
+
+def norm_relu_backward(
+    grad: Tensor, y: Tensor, x: Tensor, norm: Affine, batch: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, gamma and beta.
+
+    Args:
+        grad: The gradient of `y`.
+        y: What `norm_relu` made of `x`.
+        x: [N, C, H, W].
+        norm: As then.
+        batch: Whether its statistics are those of `x`, and so depend on it.
+    """
+    grad = aten.threshold_backward(grad, y, 0)
+    gamma, invstd = norm.gamma.to(norm.mean.dtype), torch.rsqrt(norm.var + norm.eps)
+    grad_x, grad_gamma, grad_beta = aten.native_batch_norm_backward(
+        grad, x, gamma, norm.mean, norm.var, norm.mean, invstd, batch, norm.eps, [True, True, True]
+    )
+    return grad_x, grad_gamma.to(norm.gamma.dtype), grad_beta.to(norm.beta.dtype)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def bn_relu_conv1x1(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = channels_last(x)
+    mean, var = statistics(x, mean, var)
+    y = F.conv2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), weight, bias)
+    return channels_last(y), mean, var
+
+
+def bn_relu_conv1x1_backward(
+    grad: Tensor,
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    weight: Tensor,
+    batch: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
+    y = norm_relu(x, norm)
+    grad_y, grad_weight, grad_bias = aten.convolution_backward(
+        channels_last(grad), y, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
+    )
+    grad_x, grad_gamma, grad_beta = norm_relu_backward(channels_last(grad_y), y, x, norm, batch)
+    return channels_last(grad_x), grad_gamma, grad_beta, grad_weight.contiguous(), grad_bias
+
+
+def bn_relu_pool(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = channels_last(x)
+    mean, var = statistics(x, mean, var)
+    return channels_last(F.max_pool2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), 2)), mean, var
+
+
+def bn_relu_pool_backward(
+    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
+    y = norm_relu(x, norm)
+    grad_y = pool_backward(channels_last(grad), y)
+    grad_x, grad_gamma, grad_beta = norm_relu_backward(grad_y, y, x, norm, batch)
+    return channels_last(grad_x), grad_gamma, grad_beta
+
+
+def pool_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of x, from that of its 2x2 max-pool."""
+    indices = F.max_pool2d_with_indices(x, 2)[1]  # int64, so made here and not kept since forward
+    return aten.max_pool2d_with_indices_backward(grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, indices)

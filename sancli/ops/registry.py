@@ -1,0 +1,32 @@
+"""How an operator becomes known to torch: its schema, its plain implementation, and its shapes.
+
+A faster implementation for one device is one more line, `library.impl(name, function, "CUDA")`: everything else,
+autograd included, stays as it is.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+library = torch.library.Library("san", "DEF")
+
+
+def register(schema: str, plain: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Defines san::NAME, implemented by `plain` on every device; `fake` gives the shapes alone."""
+    name = schema.partition("(")[0]
+    library.define(schema)
+    library.impl(name, without_autocast(plain), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"san::{name}", fake, lib=library)
+
+
+def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps autocast from reaching the products inside an operator: it chooses its own types."""
+
+    @functools.wraps(function)
+    def wrapped(first: torch.Tensor, *args: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *args)
+
+    return wrapped
