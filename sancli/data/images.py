@@ -6,6 +6,7 @@ grey are scaled to 8 bits by a fixed rule, never by the picture's own range.
 """
 
 import io
+import logging
 import os
 import re
 import stat
@@ -24,24 +25,21 @@ from sancli.data.modes import UnknownScale, to_rgb
 from sancli.data.sniff import HEAD_BYTES, what_is
 from sancli.errors import printable
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif"),
-    *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-)
-"""Endings, in lower case, of the files that are taken for images; others are counted and ignored."""
-EXTENSIONS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "DIB": ".bmp",
-    "TIFF": ".tif",
-    "PPM": ".ppm",
+ENDINGS: dict[str, tuple[str, ...]] = {  # the first is given to a file whose own ending is wrong
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "DIB": (".dib", ".bmp"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
-"""The ending for each format that is read."""
+"""Endings, in lower case, of each format that is read."""
+SUFFIXES = tuple(dict.fromkeys(ending for endings in ENDINGS.values() for ending in endings))
+"""Files with these endings are taken for images; others are counted and ignored."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF")
 """Never EPS: it starts Ghostscript. MPO comes with JPEG, and breaks Image.open when it is listed."""
 MAX_FILE_BYTES = 2**31
@@ -194,7 +192,7 @@ def _not_an_image(kind: str | None, size: int) -> str:
         return "AVIF image, which this Pillow was built without; convert it to JPEG"
     if kind in ADVICE:
         return ADVICE[kind]
-    if kind in ("WebP", *EXTENSIONS):
+    if kind in ("WebP", *ENDINGS):
         return f"damaged {kind} (its header cannot be read)"
     if size == 0:
         return "not an image (the file is empty)"
@@ -211,6 +209,7 @@ def _short(text: str) -> str:
     return text[:100].rstrip(".")
 
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings reach the screen by themselves
 _guard = threading.Lock()
 _inside = 0
 _settings = ExitStack()
