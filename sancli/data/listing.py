@@ -1,0 +1,133 @@
+"""What a source holds, by name alone: images, other files, folders, and what cannot be used."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sancli.data.images import SUFFIXES
+
+GHOSTS = {  # what systems and tools leave behind, in lower case; names that begin with a dot are ghosts too
+    *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"),
+    *("lost+found", "__pycache__", "ehthumbs.db", "icon\r"),
+}
+MAX_DEPTH = 64
+"""Deeper trees are a mistake or an attack; real ones have under ten levels."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something about one file of the source that the user should know, and what was done."""
+
+    path: str
+    problem: str
+    action: str
+
+
+@dataclass
+class Listing:
+    """Paths are relative to the source, with / between their parts, in an order no file system decides."""
+
+    images: list[str] = field(default_factory=list)
+    """Regular files with an ending of an image."""
+    folders: list[str] = field(default_factory=list)
+    """Without the ghosts."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Files with other endings, by ending in lower case."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def add_file(self, path: str) -> None:
+        """Counts a regular file by its ending."""
+        ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 -- a name is text here, not a place
+        if ending in SUFFIXES:
+            self.images.append(path)
+        else:
+            self.others[ending or "none"] += 1
+
+    def sort(self) -> "Listing":
+        """Puts the paths in the order of their bytes."""
+        self.images.sort(key=os.fsencode)
+        self.folders.sort(key=os.fsencode)
+        self.problems.sort(key=lambda problem: os.fsencode(problem.path))
+        return self
+
+    def describe_others(self) -> str:
+        """For people: .heic 10, .txt 2."""
+        return ", ".join(f"{ending} {count}" for ending, count in self.others.most_common())
+
+
+def is_ghost(name: str) -> bool:
+    """Whether a file or folder is a system's own, and no data: .git, __MACOSX, Thumbs.db, ._x.jpg."""
+    return name.startswith(".") or name.lower() in GHOSTS
+
+
+def list_folder(root: Path) -> Listing:
+    """Everything below `root`; links are followed to files inside it, and never to folders or outside.
+
+    Nothing is opened, so no fifo can hold it up, and no loop of links is entered.
+    """
+    listing = Listing()
+    _walk(root.resolve(), "", listing, depth=0)
+    return listing.sort()
+
+
+def _walk(root: Path, inside: str, listing: Listing, *, depth: int) -> None:
+    try:
+        with os.scandir(root / inside) as found:
+            entries = list(found)
+    except OSError as error:
+        listing.problems.append(Problem(inside or ".", f"folder: {_words(error)}", "skipped"))
+        return
+    for entry in entries:
+        path = f"{inside}/{entry.name}" if inside else entry.name
+        if is_ghost(entry.name):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            _add_leaf(root, path, entry, listing)
+        elif depth == MAX_DEPTH:
+            listing.problems.append(Problem(path, f"deeper than {MAX_DEPTH} folders", "skipped"))
+        else:
+            listing.folders.append(path)
+            _walk(root, path, listing, depth=depth + 1)
+
+
+def _add_leaf(root: Path, path: str, entry: os.DirEntry[str], listing: Listing) -> None:
+    if entry.is_file(follow_symlinks=False):
+        listing.add_file(path)
+    elif problem := _link_problem(root, entry) if entry.is_symlink() else _kind(entry):
+        listing.problems.append(Problem(path, problem, "skipped"))
+    else:
+        listing.add_file(path)
+
+
+def _link_problem(root: Path, entry: os.DirEntry[str]) -> str | None:
+    try:
+        target = Path(entry.path).resolve(strict=True)
+        mode = target.stat().st_mode
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+        return "link in a circle" if "loop" in str(error).lower() else "link to nothing"
+    if stat.S_ISDIR(mode):
+        return "link to a folder, not followed"
+    if not target.is_relative_to(root):
+        return "link to a file outside the source, not followed"
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _kind(entry: os.DirEntry[str]) -> str | None:
+    """Fifos, sockets and devices are named when they pretend to be images."""
+    return "not a regular file" if Path(entry.name).suffix.lower() in SUFFIXES else None
+
+
+def _words(error: OSError) -> str:
+    return "permission denied" if isinstance(error, PermissionError) else str(error.strerror or error).lower()
+
+
+def parents(paths: Iterable[str]) -> set[str]:
+    """Every folder that the paths lie in."""
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found

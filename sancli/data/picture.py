@@ -1,0 +1,27 @@
+"""One usable image of the source on its way into a prepared folder."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where it comes from, what it shows, and where it goes."""
+
+    path: str
+    """Relative to the source, with / between its parts."""
+    file: Path
+    """Where its bytes are now."""
+    label: str | None
+    """None: unlabelled."""
+    split: str | None
+    """None: the source does not say, and it was not assigned yet."""
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+    def order(self) -> bytes:
+        """Sorts pictures the same way on every system."""
+        return os.fsencode(self.path)

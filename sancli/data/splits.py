@@ -1,0 +1,60 @@
+"""Train, val and test from one pile: seeded, stratified by class, identical files on one side.
+
+The place of an image follows from the seed and its content alone. Names, folder order and the images beside it do
+not matter, and adding one moves few of the others.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sancli.data.picture import Picture
+
+
+def rank(picture: Picture, seed: int) -> str:
+    """A random number that belongs to the content of an image; equal for identical files."""
+    return hashlib.sha256(f"{seed} {picture.sha256}".encode()).hexdigest()
+
+
+def split_off(pictures: Sequence[Picture], shares: dict[str, float], *, seed: int) -> list[Picture]:
+    """Gives each picture a split: each share of every class to its split, the rest to train.
+
+    A class gives at least one image to a split with a share, as long as one is left for train.
+
+    Args:
+        pictures: Of any splits; all are assigned anew.
+        shares: Of the images of a class, by split, such as {"test": 0.1, "val": 0.15}.
+        seed: Another seed, another choice.
+    """
+    twins: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        twins[rank(picture, seed)].append(picture)
+    classes: dict[str | None, list[str]] = defaultdict(list)
+    for key in sorted(twins):  # the whole set goes where the class of its first image puts it
+        classes[min(twins[key], key=Picture.order).label].append(key)
+    assigned: list[Picture] = []
+    for keys in classes.values():
+        for split, members in _cut(keys, shares):
+            assigned += [replace(picture, split=split) for key in members for picture in twins[key]]
+    return sorted(assigned, key=Picture.order)
+
+
+def _cut(keys: list[str], shares: dict[str, float]) -> list[tuple[str, list[str]]]:
+    parts, rest = [], keys
+    for split, share in shares.items():
+        count = min(max(round(share * len(keys)), share > 0), max(0, len(rest) - 1))
+        parts.append((split, rest[:count]))
+        rest = rest[count:]
+    return [*parts, ("train", rest)]
+
+
+def limit(pictures: Sequence[Picture], count: int, *, seed: int) -> tuple[list[Picture], list[Picture]]:
+    """Keeps `count` images of each class, chosen as at random; the others come second."""
+    kept: list[Picture] = []
+    over: list[Picture] = []
+    seen: dict[str | None, int] = defaultdict(int)
+    for picture in sorted(pictures, key=lambda picture: (rank(picture, seed), picture.order())):
+        seen[picture.label] += 1
+        (kept if seen[picture.label] <= count else over).append(picture)
+    return sorted(kept, key=Picture.order), sorted(over, key=Picture.order)
