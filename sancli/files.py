@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -134,3 +135,30 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def unused(path: Path) -> Path:
+    """The path itself, or where it exists the first of path-002, path-003, ... that does not."""
+    numbered = (path.with_stem(f"{path.stem}-{number:03}") for number in itertools.count(2))
+    return next(
+        candidate for candidate in itertools.chain([path], numbered) if not os.path.lexists(candidate)
+    )
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder beside `path` to fill; it takes the name only when the block has ended well.
+
+    Raises:
+        StorageError: The place cannot be written, or the name is taken: nothing is ever overwritten.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with storage_errors(path):
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        with storage_errors(path):
+            partial.rename(path)
+            sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

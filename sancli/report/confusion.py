@@ -16,7 +16,7 @@ COUNTED, NAMED = 30, 100
 """Up to so many classes the cells hold their counts, and the axes the names of the classes."""
 
 
-def write_confusion(png: Path, matrix: Tensor, classes: Sequence[str], *, title: str) -> None:
+def draw_confusion(png: Path, matrix: Tensor, classes: Sequence[str], *, title: str) -> None:
     """Draws the matrix: a row is a true class, and the colour is the share of its images.
 
     Args:

@@ -14,7 +14,19 @@ from sancli.files import replacing
 
 INK, RIGHT, WRONG = "#333333", "#2f7d3b", "#b3322c"
 TILE_PX, GAP_PX, LINE_PX, FONT_PX = 192, 12, 18, 13
-MOST_TILES = 400  # 1000 errors would make a sheet of 6500 x 7000 pixels: beyond the point of looking
+MOST_TILES = 400
+"""On one sheet, of about 4000 x 5000 pixels: nobody looks at more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A picture with its true label, and the wrong one that it was given."""
+
+    image: Image.Image
+    true: str
+    predicted: str
+    confidence: float
+    """In the wrong label, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,11 @@ def write_samples(path: Path, images: Tensor, titles: Sequence[str]) -> None:
     write_sheet(path, tiles)
 
 
-def write_worst(path: Path, mistakes: Sequence[tuple[Image.Image, str, str, float]]) -> None:
-    """Writes wrongly labelled images as one JPEG: each with its true and its predicted label.
-
-    Args:
-        path: Where to.
-        mistakes: Image, true label, predicted label, confidence in the predicted one.
-    """
+def write_worst(path: Path, mistakes: Sequence[Mistake]) -> None:
+    """Writes wrongly labelled images as one JPEG, each with its true and its predicted label."""
     tiles = [
-        Tile(image, ((f"is {true}", RIGHT), (f"{100 * confidence:.0f} % {predicted}", WRONG)))
-        for image, true, predicted, confidence in mistakes
+        Tile(one.image, ((f"is {one.true}", RIGHT), (f"{100 * one.confidence:.0f} % {one.predicted}", WRONG)))
+        for one in mistakes
     ]
     write_sheet(path, tiles)
 

@@ -7,7 +7,7 @@ from typing import Any
 from sancli.report.figures import BLUE, GREY, drawing, open_frame
 
 
-def write_reliability(png: Path, bins: Sequence[dict[str, Any]], *, ece: float) -> None:
+def draw_reliability(png: Path, bins: Sequence[dict[str, Any]], *, ece: float) -> None:
     """Draws accuracy by confidence, and how many images there are at each confidence.
 
     Args:

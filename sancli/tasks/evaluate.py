@@ -1,0 +1,213 @@
+"""`san eval`: how good a model is on the images of a split."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sancli import console
+from sancli.config import AUTO, EvalConfig
+from sancli.data.dataset import Batch
+from sancli.data.prepared import MANIFEST, Prepared, Sample, open_prepared
+from sancli.engine.device import Device, choose
+from sancli.errors import DataError, StorageError
+from sancli.files import new_folder, unused
+from sancli.report.evaluation import write_evaluation
+from sancli.runs import Model, open_model, versions
+from sancli.tasks.inference import ask
+from sancli.tasks.measuring import evaluation_of
+
+SHOWN_PAIRS = 3
+"""Most confused pairs on the screen."""
+
+
+def run(config: EvalConfig) -> None:
+    """Measures a model, writes its tables and pictures, and shows the figures."""
+    if config.out is not None and config.out.exists():
+        raise StorageError(
+            f"{config.out} exists.",
+            why="results are never overwritten.",
+            fix="name another folder, or leave --out out.",
+        )
+    model = open_model(config.model)
+    prepared = data_of(model, config.data)
+    split = choose_split(prepared, config.split)
+    device = choose(config.device, config.precision)
+    console.say(f"On {device.describe()}")
+    home = model.run.folder if model.run else Path("runs", model.info.name)
+    figures = evaluate_split(
+        model,
+        prepared,
+        split,
+        config.out or home / f"eval-{split}",
+        device=device,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        tta=config.tta,
+        worst=config.worst,
+    )
+    show(figures)
+    console.emit(figures)
+    named = ("--model", config.model) if config.model else ()
+    console.next_command("san", "predict", prepared.root / split, *named)
+
+
+def data_of(model: Model, folder: Path | None) -> Prepared:
+    """The prepared folder that was named, or the one that the model was trained on.
+
+    Raises:
+        DataError: None was named, and the model's own is not known or not there.
+    """
+    if folder is None:
+        folder = _own_data(model)
+        manifest = (folder / MANIFEST).read_bytes()
+        if hashlib.sha256(manifest).hexdigest() != model.info.data.get("sha256"):
+            console.warn(f"{folder} is not what this model was trained on: it was prepared anew since.")
+    prepared = open_prepared(folder)
+    console.say(f"Data: {folder} ({prepared.describe()})")
+    return prepared
+
+
+def _own_data(model: Model) -> Path:
+    known = model.info.data.get("path")
+    if known is not None and Path(known, MANIFEST).is_file():
+        return Path(known)
+    raise DataError(
+        "the data to measure on is not known." if known is None else f"{known} is not there.",
+        why=f"{model.path} says that it was trained on {known or 'no prepared folder'}.",
+        fix="name a prepared folder with --data.",
+    )
+
+
+def choose_split(prepared: Prepared, asked: str | None) -> str:
+    """The split that was asked for; else test where there is one, else val.
+
+    Raises:
+        DataError: It holds no images.
+    """
+    split = asked or ("test" if prepared.total("test") else "val")
+    if not prepared.total(split):
+        there = ", ".join(f"{name} ({prepared.total(name):,} images)" for name in prepared.splits)
+        raise DataError(
+            f"{prepared.root} has no {split} split.",
+            why=f"it has {there or 'no images at all'}.",
+            fix="choose one of them with --split, or other data with --data.",
+        )
+    if asked is None and split == "val":
+        console.say(
+            "On val, as there is no test split; val also chose the best epoch, so it flatters a little."
+        )
+    return split
+
+
+def evaluate_split(
+    model: Model,
+    prepared: Prepared,
+    split: str,
+    out: Path,
+    *,
+    device: Device,
+    batch_size: int = EvalConfig.batch_size,
+    workers: int | Literal["auto"] = AUTO,
+    tta: str = EvalConfig.tta,
+    worst: int = EvalConfig.worst,
+) -> dict[str, Any]:
+    """Measures the model on a split and writes all tables and pictures into a new folder, whole or not at all.
+
+    Where `out` exists the new folder is out-002, out-003, ...: results are never overwritten.
+
+    Returns:
+        What metrics.json holds, and `folder`, where it is.
+
+    Raises:
+        DataError: The split has classes that the model does not know, or an image cannot be read.
+    """
+    classes, out = model.info.classes, unused(out)
+    samples = matched(prepared.samples(split), prepared.classes, classes)
+    origin = {
+        "model": {"name": model.info.name, "arch": model.info.arch, "epoch": model.info.epoch},
+        "data": prepared.manifest.name,
+        "split": split,
+        "conditions": versions() | {"device": device.describe(), "tta": tta, "batch_size": batch_size},
+    }
+    with new_folder(out) as folder:  # made before the work: a place that cannot be written is known at once
+        asked = ask(
+            model,
+            samples,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            tta=tta,
+            title=f"Evaluating on {split}",
+        )
+        logits = torch.cat([logits for _, logits in every_image(asked, samples)])
+        evaluation = evaluation_of(logits, samples, classes, origin=origin, worst=worst)
+        write_evaluation(folder, evaluation)
+    return evaluation.figures | {"folder": str(out)}
+
+
+def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[str]) -> list[Sample]:
+    """The samples with the model's numbers in place of the data's: classes are matched by name, never by order.
+
+    Raises:
+        DataError: A class with images is not among the known ones.
+    """
+    present = dict.fromkeys(classes[sample.label] for sample in samples)
+    if unknown := [name for name in present if name not in known]:
+        raise DataError(
+            f"the model does not know {console.plural(len(unknown), 'class', 'classes')}: {listed(unknown)}.",
+            why=f"it knows {listed(known)}.",
+            fix="rename the class folders and prepare the data again, or leave them out with san prepare --skip.",
+        )
+    if missing := [name for name in known if name not in present]:
+        console.warn(f"no images of {listed(missing)}: the figures say nothing about them.")
+    return [Sample(sample.path, known.index(classes[sample.label])) for sample in samples]
+
+
+def listed(names: Sequence[str], *, most: int = 8) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def every_image(
+    asked: Iterable[tuple[Batch, Tensor]], samples: Sequence[Sample]
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Passes the batches on while every image can be read: a figure over the others would be another figure.
+
+    Raises:
+        DataError: One cannot.
+    """
+    for batch, logits in asked:
+        for index, reason in batch.failures[:1]:
+            raise DataError(
+                f"{samples[index].path}: {reason}.",
+                why="it could be read when the data was prepared.",
+                fix="put it back, or prepare the data again.",
+            )
+        yield batch, logits
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures in a line, with the interval that so few images allow, and the commonest mistakes."""
+    low, high = figures["top1_interval"]
+    parts = [
+        f"Top-1 {percent(figures['top1'])} % (95 % CI {percent(low)}-{percent(high)}, n={figures['images']})",
+        *([f"top-5 {percent(figures['top5'])}"] if "top5" in figures else []),
+        f"balanced {percent(figures['balanced'])}",
+        f"macro-F1 {percent(figures['macro_f1'])}",
+        f"ECE {percent(figures['ece'])}",
+    ]
+    console.result(" \u00b7 ".join(parts))
+    if pairs := figures["most_confused"][:SHOWN_PAIRS]:
+        mistakes = (f"{pair['true']} -> {pair['predicted']} {pair['images']}" for pair in pairs)
+        console.result(f"Most confused: {', '.join(mistakes)}")
+    console.say(f"Tables and pictures: {figures['folder']}")
+
+
+def percent(share: float) -> str:
+    """A fraction from 0 to 1 in percent, without the sign."""
+    return f"{100 * share:.1f}"

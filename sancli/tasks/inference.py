@@ -1,0 +1,62 @@
+"""Asking a model about files: what evaluation and prediction share, so that both give the same numbers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sancli.config import AUTO, PrepareConfig
+from sancli.console import progress
+from sancli.data.dataset import Batch, evaluation_loader, worker_faults
+from sancli.data.prepared import Sample
+from sancli.engine.device import Device
+from sancli.engine.loop import infer
+from sancli.runs import Model
+
+MOST_WORKERS = 8
+
+
+def ask(
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    device: Device,
+    batch_size: int = 64,
+    workers: int | Literal["auto"] = AUTO,
+    tta: str = "none",
+    max_pixels: int = PrepareConfig.max_pixels,
+    title: str,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch of the samples, in their order, with its logits [N, C]; what cannot be read is in the batch.
+
+    Raises:
+        TrainingError: A process that reads images was killed.
+    """
+    loader = evaluation_loader(
+        samples,
+        model.info.preprocessing,
+        batch_size=batch_size,
+        workers=number_of_workers(workers, images=len(samples), batch_size=batch_size),
+        max_pixels=max_pixels,
+    )
+    with progress(title, total=len(samples), unit="images") as bar, worker_faults():
+        for batch, logits in infer(model.network, loader, device=device, flip=tta == "flip"):
+            bar.advance(len(batch.images) + len(batch.failures))
+            yield batch, logits
+
+
+def number_of_workers(asked: int | Literal["auto"], *, images: int, batch_size: int) -> int:
+    """Processes that read images: none for a single batch, which one worker would read anyway."""
+    if asked != AUTO:
+        return asked
+    return min(torch.get_num_threads(), MOST_WORKERS) if images > batch_size else 0
+
+
+def best(logits: Tensor, classes: Sequence[str], *, count: int) -> list[tuple[tuple[str, float], ...]]:
+    """For each row of the logits [N, C] its likeliest labels with their probabilities, the highest first."""
+    values, numbers = logits.softmax(1).topk(min(count, len(classes)), dim=1)
+    return [
+        tuple((classes[number], value) for number, value in zip(row, shares, strict=True))
+        for row, shares in zip(numbers.tolist(), values.tolist(), strict=True)
+    ]
