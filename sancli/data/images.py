@@ -43,6 +43,8 @@ SUFFIXES = tuple(dict.fromkeys(ending for endings in ENDINGS.values() for ending
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF")
 """Never EPS: it starts Ghostscript. MPO comes with JPEG, and breaks Image.open when it is listed."""
 MAX_FILE_BYTES = 2**31
+Picture = str | Path | Image.Image
+"""A file's name, or what Pillow has opened."""
 ORIENTATION = 0x0112
 TURNS = {  # EXIF orientation -> what makes the picture upright; 1 and unknown values are as they should be
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,6 +84,20 @@ class Decoded:
     """As stored: L, RGB, CMYK, I;16, ..."""
     turned: bool
     """EXIF asked for a rotation or a reflection."""
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """The picture in a file, or one that Pillow has opened, in RGB and upright.
+
+    Raises:
+        BadImage: As `load_image`.
+    """
+    if isinstance(picture, Image.Image):
+        try:
+            return upright_rgb(picture)[0]
+        except (OSError, UnknownScale) as error:
+            raise BadImage(str(error)) from None
+    return load_image(Path(picture))
 
 
 def load_image(path: Path, *, max_pixels: int = PrepareConfig.max_pixels) -> Image.Image:
@@ -142,13 +158,16 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         if image.width * image.height > max_pixels:  # before anything of that size is in memory
             raise BadImage(_too_large(image.width * image.height, max_pixels))
         image_format, mode = str(image.format), image.mode
-        image.load()
-        orientation = _orientation(image)  # after load: Pillow turns a TIFF by itself, and then says 1
-        picture = to_rgb(image)
-    turn = TURNS.get(orientation)
-    if turn is not None:  # flipping is 0
-        picture = picture.transpose(turn)
-    return Decoded(picture, image_format, mode, turn is not None)
+        picture, turned = upright_rgb(image)
+    return Decoded(picture, image_format, mode, turned)
+
+
+def upright_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
+    """An image that Pillow has opened as a picture in RGB, upright; and whether EXIF asked for a turn."""
+    image.load()
+    turn = TURNS.get(_orientation(image))  # after load: Pillow turns a TIFF by itself, and then says 1
+    picture = to_rgb(image)
+    return (picture if turn is None else picture.transpose(turn)), turn is not None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -39,12 +39,14 @@ def find_images(names: Iterable[str], *, stdin: Iterable[bytes] = ()) -> Found:
     found = Found()
     for name in names:
         for path in _lines(stdin) if name == STDIN else _expanded(name):
-            if path.is_dir():
+            if os.path.isdir(path):  # noqa: PTH112 -- Path.is_dir raises for names that are too long
                 _add_folder(path, found)
             else:
                 found.images.append(path)  # also where it is not there: that is said beside its name
-    first = {path.absolute(): path for path in reversed(found.images)}
-    found.images = list(first.values())[::-1]
+    unique: dict[Path, Path] = {}
+    for path in found.images:
+        unique.setdefault(path.absolute(), path)
+    found.images = list(unique.values())
     return found
 
 

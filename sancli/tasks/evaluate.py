@@ -97,9 +97,7 @@ def choose_split(prepared: Prepared, asked: str | None) -> str:
             fix="choose one of them with --split, or other data with --data.",
         )
     if asked is None and split == "val":
-        console.say(
-            "On val, as there is no test split; val also chose the best epoch, so it flatters a little."
-        )
+        console.say("On val, as there is no test split; val chose the best epoch: it flatters a little.")
     return split
 
 
@@ -115,7 +113,7 @@ def evaluate_split(
     tta: str = EvalConfig.tta,
     worst: int = EvalConfig.worst,
 ) -> dict[str, Any]:
-    """Measures the model on a split and writes all tables and pictures into a new folder, whole or not at all.
+    """Measures the model on a split; writes all tables and pictures into a new folder, whole or not at all.
 
     Where `out` exists the new folder is out-002, out-003, ...: results are never overwritten.
 
@@ -150,21 +148,22 @@ def evaluate_split(
 
 
 def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[str]) -> list[Sample]:
-    """The samples with the model's numbers in place of the data's: classes are matched by name, never by order.
+    """The samples with the model's labels in place of the data's: matched by name, never by order.
 
     Raises:
         DataError: A class with images is not among the known ones.
     """
+    labels = {name: label for label, name in enumerate(known)}
     present = dict.fromkeys(classes[sample.label] for sample in samples)
-    if unknown := [name for name in present if name not in known]:
+    if unknown := [name for name in present if name not in labels]:
         raise DataError(
             f"the model does not know {console.plural(len(unknown), 'class', 'classes')}: {listed(unknown)}.",
             why=f"it knows {listed(known)}.",
-            fix="rename the class folders and prepare the data again, or leave them out with san prepare --skip.",
+            fix="rename the folders and prepare the data again, or leave them out: san prepare --skip.",
         )
     if missing := [name for name in known if name not in present]:
         console.warn(f"no images of {listed(missing)}: the figures say nothing about them.")
-    return [Sample(sample.path, known.index(classes[sample.label])) for sample in samples]
+    return [Sample(sample.path, labels[classes[sample.label]]) for sample in samples]
 
 
 def listed(names: Sequence[str], *, most: int = 8) -> str:

@@ -40,7 +40,7 @@ def evaluation_of(
         **metrics.summary(logits, labels),
         "top1_interval": list(metrics.wilson(int(matrix.diagonal().sum()), len(samples))),
         "most_confused": [
-            dict(zip(("true", "predicted", "images"), pair, strict=True)) for pair in pairs[:PAIRS]
+            {"true": true, "predicted": other, "images": count} for true, other, count in pairs[:PAIRS]
         ],
         "reliability": [asdict(one) for one in metrics.reliability(logits.softmax(1), labels)],
     }

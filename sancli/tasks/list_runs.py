@@ -1,0 +1,74 @@
+"""`san runs`: the runs of a folder with their figures, newest first."""
+
+import csv
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sancli import console
+from sancli.errors import WeightsError
+from sancli.runs import Run, runs_by_age
+
+HEADER = ("run", "network", "data", "px", "top-1 on val", "epochs", "state", "date")
+
+
+def run(runs_dir: Path) -> None:
+    """Shows every run that holds a model; a damaged one is named as such and hides no other."""
+    runs = [describe(run) for run in runs_by_age(runs_dir)]
+    console.emit({"runs": runs})
+    if not runs:
+        console.say(f"There are no runs in {runs_dir}.")
+        console.next_command("san", "train")
+        return
+    console.result(console.table(HEADER, [row(entry) for entry in runs]))
+    console.next_command("san", "eval", "--model", runs[0]["folder"])
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What is known of a run, as plain values."""
+    date = datetime.fromtimestamp(run.info.stat().st_mtime).astimezone().isoformat(timespec="seconds")
+    entry: dict[str, Any] = {"folder": str(run.folder), "date": date}
+    try:
+        info = run.read_info()
+    except WeightsError as error:
+        return entry | {"state": "damaged", "reason": error.why}
+    done = max(last_epoch(run), info.epoch)
+    return entry | {
+        "state": "finished" if info.finished else f"stopped at epoch {done}",
+        "arch": info.arch,
+        "attention": info.attention,
+        "data": info.data.get("name"),
+        "classes": len(info.classes),
+        "image_size": info.preprocessing.image_size,
+        "metrics": info.metrics,
+        "best_epoch": info.epoch,
+        "epochs": done,
+    }
+
+
+def last_epoch(run: Run) -> int:
+    """The epochs that were finished, best or not: the rows of metrics.csv; 0 where there is none."""
+    if not run.metrics.is_file():
+        return 0
+    with run.metrics.open(newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
+
+
+def row(entry: dict[str, Any]) -> tuple[object, ...]:
+    """A run as a line of the table."""
+    name, day = Path(entry["folder"]).name, entry["date"][:16].replace("T", " ")
+    if entry["state"] == "damaged":
+        return name, "", "", "", "", "", "damaged", day
+    top1 = entry["metrics"].get("top1")
+    best = "" if top1 is None else f"{100 * top1:.1f} % (epoch {entry['best_epoch']})"
+    network = f"{entry['arch']} {entry['attention']}" if entry["arch"].startswith("san") else entry["arch"]
+    return (
+        name,
+        network,
+        entry["data"] or "",
+        entry["image_size"],
+        best,
+        entry["epochs"],
+        entry["state"],
+        day,
+    )

@@ -1,0 +1,88 @@
+"""The Python interface: a model that is loaded once and asked about pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from sancli.data.images import BadImage, Picture, open_picture
+from sancli.data.transforms import evaluation_view
+from sancli.engine.device import Device, choose
+from sancli.engine.loop import infer
+from sancli.errors import DataError
+from sancli.runs import Model, open_model
+from sancli.tasks.inference import best
+
+Answer = list[tuple[str, float]]
+"""Labels with their probabilities, the highest first."""
+BATCH_SIZE = 64
+P = TypeVar("P", bound=Picture)
+
+
+class Views(NamedTuple):
+    """A batch for the network."""
+
+    images: Tensor
+    """[N, 3, S, S]"""
+
+
+class Predictor:
+    """A model to be asked from Python; `load` makes it."""
+
+    def __init__(self, model: Model, device: Device) -> None:
+        self.model, self.device = model, device
+        self.view = evaluation_view(model.info.preprocessing)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that it knows."""
+        return self.model.info.classes
+
+    @overload
+    def predict(self, images: Picture, *, topk: int = 5) -> Answer: ...
+    @overload
+    def predict(self, images: list[P], *, topk: int = 5) -> list[Answer]: ...
+    def predict(self, images: Picture | list[P], *, topk: int = 5) -> Answer | list[Answer]:
+        """The likeliest labels with their probabilities, the highest first: [("forest", 0.97), ...].
+
+        Args:
+            images: A path or a Pillow image; or a list of them, which gives a list of answers.
+            topk: How many labels.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        if not isinstance(images, list):
+            return self._answers([images], topk)[0]
+        starts = range(0, len(images), BATCH_SIZE)
+        return [answer for i in starts for answer in self._answers(images[i : i + BATCH_SIZE], topk)]
+
+    def _answers(self, pictures: Sequence[Picture], topk: int) -> list[Answer]:
+        batch = Views(torch.stack([self._view(picture) for picture in pictures]))
+        ((_, logits),) = infer(self.model.network, [batch], device=self.device)
+        return [list(top) for top in best(logits, self.classes, count=topk)]
+
+    def _view(self, picture: Picture) -> Tensor:
+        try:
+            return self.view(open_picture(picture))
+        except BadImage as bad:
+            raise DataError(
+                f"{picture} was not read.", why=f"{bad.reason}.", fix="check the file, or leave it out."
+            ) from None
+
+
+def load(spec: str | Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+    """A model that is ready to predict.
+
+    Args:
+        spec: A run's folder, a .safetensors file of one, or a published network that was downloaded.
+        device: auto, cuda, mps or cpu.
+        precision: auto, fp32, bf16 or fp16.
+
+    Raises:
+        WeightsError: It is not there, or damaged.
+        DeviceError: The device is not there.
+    """
+    return Predictor(open_model(str(spec)), choose(device, precision))
