@@ -1,6 +1,6 @@
 """Settings of `san prepare`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sancli.config.base import Config, check_range
@@ -50,3 +50,12 @@ class PrepareConfig(Config):
         check_range("--min-per-class", self.min_per_class, 1, 10**9)
         check_range("--max-per-class", self.max_per_class, 1, 10**9)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
+
+    def arguments(self) -> list[str]:
+        """What to type after `san prepare` for these settings, without --dry-run."""
+        words = [str(self.source)] + ([] if self.out is None else [str(self.out)])
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name not in ("source", "out", "dry_run") and value != setting.default:
+                words += [f"--{setting.name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        return words

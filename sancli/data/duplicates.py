@@ -1,32 +1,34 @@
 """Files with the same bytes: inside a class, across classes, across splits; and which of them to keep."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from sancli.data.listing import Problem
 from sancli.data.picture import Picture
 
-DROPPED, KEPT = "dropped", "kept"
+INSIDE, CLASSES, LEAK = "inside_class", "across_classes", "across_splits"
+KINDS = (INSIDE, CLASSES, LEAK)
+WORDS = {
+    CLASSES: "contradictory label: the same file is {label} in {path}",
+    LEAK: "leak: the same file is in {split}, {path}",
+    INSIDE: "duplicate of {path}",
+}
 
 
 @dataclass
 class Duplicates:
     """What was found, and what follows from it."""
 
-    inside_class: int = 0
-    """Sets of identical files with one class and one split."""
-    across_classes: int = 0
-    """Sets with contradictory labels, in whatever splits."""
-    across_splits: int = 0
-    """Sets that leak from one split into another, in whatever classes."""
+    sets: Counter[str] = field(default_factory=Counter)
+    """Sets of identical files by kind; one may be across classes and across splits."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Images dropped, each under the worst that was found of it: classes, then splits, then inside."""
+    shared: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Files that two splits have in common."""
     kept: list[Picture] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def dropped(self) -> int:
-        """Images left out for their twins."""
-        return sum(problem.action == DROPPED for problem in self.problems)
 
 
 def find_duplicates(pictures: Iterable[Picture], *, drop: bool) -> Duplicates:
@@ -44,23 +46,12 @@ def find_duplicates(pictures: Iterable[Picture], *, drop: bool) -> Duplicates:
         sets[picture.sha256].append(picture)
     found = Duplicates()
     for twins in sets.values():
-        if len(twins) == 1:
-            found.kept += twins
-            continue
-        _count(found, twins)
         keep = _to_keep(twins) if drop else twins
         found.kept += keep
-        found.problems += [_problem(picture, twins, kept=picture in keep) for picture in twins]
+        if len(twins) > 1:
+            _record(found, twins, keep)
     found.kept.sort(key=Picture.order)
-    found.problems.sort()
     return found
-
-
-def _count(found: Duplicates, twins: list[Picture]) -> None:
-    classes, splits = {twin.label for twin in twins}, {twin.split for twin in twins}
-    found.across_classes += len(classes) > 1
-    found.across_splits += len(splits) > 1
-    found.inside_class += len(classes) == 1 and len(splits) == 1
 
 
 def _to_keep(twins: list[Picture]) -> list[Picture]:
@@ -70,17 +61,26 @@ def _to_keep(twins: list[Picture]) -> list[Picture]:
     return twins[:1]
 
 
-def _problem(picture: Picture, twins: list[Picture], *, kept: bool) -> Problem:
-    """What is worst about one of several identical files, with the file that shows it."""
+def _record(found: Duplicates, twins: list[Picture], keep: list[Picture]) -> None:
+    splits = [split for split in (None, "train", "val", "test") if split in {twin.split for twin in twins}]
+    classes = {twin.label for twin in twins}
+    found.sets[CLASSES] += len(classes) > 1
+    found.sets[LEAK] += len(splits) > 1
+    found.sets[INSIDE] += len(classes) == 1 and len(splits) == 1
+    found.shared.update((str(one), str(other)) for one, other in combinations(splits, 2))
+    for picture in twins:
+        kind, other = _worst(picture, [twin for twin in twins if twin is not picture])
+        words = WORDS[kind].format(label=other.label, path=other.path, split=other.split)
+        found.dropped[kind] += picture not in keep
+        found.problems.append(Problem(picture.path, words, "kept" if picture in keep else "dropped"))
 
-    def first(fits: Iterable[Picture]) -> Picture | None:
-        return next(iter(fits), None)
 
-    others = [twin for twin in twins if twin is not picture]
-    if other := first(twin for twin in others if twin.label != picture.label):
-        words = f"contradictory label: the same file is {other.label} in {other.path}"
-    elif other := first(twin for twin in others if twin.split != picture.split):
-        words = f"leak: the same file is in {other.split}: {other.path}"
-    else:
-        words = f"duplicate of {others[0].path}"
-    return Problem(picture.path, words, KEPT if kept else DROPPED)
+def _worst(picture: Picture, others: list[Picture]) -> tuple[str, Picture]:
+    """What is worst about one of several identical files, and the other that shows it."""
+    for other in others:
+        if other.label != picture.label:
+            return CLASSES, other
+    for other in others:
+        if other.split != picture.split:
+            return LEAK, other
+    return INSIDE, others[0]

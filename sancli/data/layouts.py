@@ -1,6 +1,6 @@
 """The ways people lay out images. To add one, write a function and put it in LAYOUTS.
 
-A layout looks at names alone: a folder and an archive are recognised alike, before anything is read or written.
+It looks at names alone: folders and archives are recognised alike, before anything is read or written.
 """
 
 from collections import Counter
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sancli.console import plural
 from sancli.data.listing import Listing, Problem
+from sancli.data.prepared import UNLABELLED
 from sancli.errors import DataError
 
 SPLIT_NAMES = {
@@ -16,8 +17,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-INTEL_NAMES = {"seg_train": "train", "seg_test": "test", "seg_pred": "unlabelled"}
-UNLABELLED = "unlabelled"
+INTEL_NAMES = {"seg_train": "train", "seg_test": "test", "seg_pred": UNLABELLED}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def _children(listing: Listing, root: str) -> list[str]:
 
 def intel(listing: Listing) -> Layout | None:
     """seg_train/CLASS/, seg_test/CLASS/, seg_pred/ (the Intel scenes)."""
-    found = Layout("intel", "it has the folders seg_train, seg_test or seg_pred of the Intel scenes")
+    present = [
+        name for name in INTEL_NAMES if any(name in path.lower().split("/") for path in listing.folders)
+    ]
+    found = Layout("intel", f"it has {', '.join(present)} of the Intel scenes")
     for path in listing.images:
         folders = path.split("/")[:-1]
         marks = [index for index, name in enumerate(folders) if name.lower() in INTEL_NAMES]

@@ -2,15 +2,30 @@
 
 import json
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sancli.config import SPLITS
 from sancli.console import say
 from sancli.errors import DataError, printable
+from sancli.files import write_csv, write_json
 
 FORMAT = 1
 MANIFEST = "dataset.json"
+SPLITS_CSV = "splits.csv"
+"""Every image: where it is, what it shows, which file of the source it is."""
+PROBLEMS_CSV = "problems.csv"
+"""Every file of the source that is special: what about it, and what was done."""
+UNLABELLED = "unlabelled"
+"""The folder of images without a class."""
+IMAGE_COLUMNS = ("file", "split", "class", "source", "sha256", "width", "height")
+"""`file` is relative to the prepared folder, `source` to what it was prepared from."""
+PROBLEM_COLUMNS = ("path", "problem", "action")
+BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Manifest:
     """dataset.json: equal input and options give equal bytes, so it holds neither time nor place."""
 
     name: str
+    """Of the source; Prepared.name is the folder's own."""
     layout: str
     classes: tuple[str, ...]
     """Their order is frozen here, once: label i is classes[i]."""
@@ -51,6 +67,11 @@ class Prepared:
 
     root: Path
     manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The folder's name, for runs and reports."""
+        return self.root.resolve().name
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -82,6 +103,21 @@ class Prepared:
         if len(samples) != self.total(split):
             raise _changed(self.root, f"{split} holds {len(samples)} images instead of {self.total(split)}")
         return sorted(samples, key=lambda sample: (sample.label, os.fsencode(sample.path.name)))
+
+    def unlabelled(self) -> list[Path]:
+        """The images without a class."""
+        return _sorted_entries(self.root / UNLABELLED)
+
+    def is_whole(self) -> bool:
+        """Whether the images that were prepared are all there, by name and number."""
+        try:
+            found = {split: Counter(sample.label for sample in self.samples(split)) for split in SPLITS}
+        except DataError:
+            return False
+        for split, counts in self.manifest.counts.items():
+            if found[split] != {self.classes.index(name): count for name, count in counts.items() if count}:
+                return False
+        return len(self.unlabelled()) == self.manifest.unlabelled
 
     def describe(self) -> str:
         """For people: 6 classes, 10,900 images."""
@@ -117,20 +153,44 @@ def open_prepared(root: Path) -> Prepared:
         )
     try:
         values = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        manifest = Manifest(**values | {"classes": tuple(values["classes"])})
+        version = values["format"]
+        manifest = Manifest(**values | {"classes": tuple(values["classes"])}) if version == FORMAT else None
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{root / MANIFEST} is damaged.",
             why=f"{error}.",
             fix="prepare it again with --force, from the source.",
         ) from None
-    if manifest.format != FORMAT:
+    if manifest is None:
         raise DataError(
             f"{root} was prepared by another version of sancli.",
-            why=f"its format is {manifest.format}, this version reads {FORMAT}.",
+            why=f"its format is {version}, this version reads {FORMAT}.",
             fix="prepare it again with --force, from the source.",
         )
     return Prepared(root, manifest)
+
+
+def write_prepared(
+    root: Path, manifest: Manifest, images: Iterable[Sequence[Any]], problems: Iterable[Sequence[str]]
+) -> None:
+    """Writes the three files that describe a prepared folder, whose images are there already.
+
+    Args:
+        root: The folder.
+        manifest: What becomes dataset.json.
+        images: For each image the values of IMAGE_COLUMNS.
+        problems: path, problem, action.
+    """
+    write_csv(root / SPLITS_CSV, IMAGE_COLUMNS, ([*map(escaped, row)] for row in images))
+    write_csv(root / PROBLEMS_CSV, PROBLEM_COLUMNS, ([*map(escaped, row)] for row in problems))
+    write_json(root / MANIFEST, manifest.to_dict())
+
+
+def escaped(value: Any) -> Any:
+    """Text with control characters, and bytes that are no UTF-8, as escapes: a table must stay a table."""
+    if not isinstance(value, str):
+        return value
+    return BREAKING.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
 def prepared_folders(where: Path = Path("data")) -> list[Path]:

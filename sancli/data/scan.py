@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sancli.console import progress
-from sancli.data.images import BadImage, decode, has_frames, read_file
+from sancli.data.images import MAX_FILE_BYTES, BadImage, decode, has_frames, read_file
 
 CHUNK = 16
 """Images handed to a worker at once: enough to hide the hand-over, few enough for a smooth bar."""
@@ -148,17 +148,19 @@ def processors() -> int:
 def hash_file(path: Path) -> str:
     """The sha256 of a file's content, without holding it in memory; UNREAD where it cannot be read."""
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return UNREAD
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return UNREAD
 
 
-def hash_source(paths: Sequence[str], hashes: Iterable[str]) -> str:
-    """One sha256 for all files of a source: their relative paths and contents."""
+def hash_source(files: Iterable[tuple[str, str]]) -> str:
+    """One sha256 for many files: their paths and the sha256 of each, in an order of their own."""
     whole = hashlib.sha256()
-    for path, sha256 in sorted(zip(paths, hashes, strict=True), key=lambda pair: os.fsencode(pair[0])):
-        whole.update(os.fsencode(path) + b"\0" + sha256.encode() + b"\n")
+    for path, sha256 in sorted((os.fsencode(path), sha256) for path, sha256 in files):
+        whole.update(path + b"\0" + sha256.encode() + b"\n")
     return whole.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Train, val and test from one pile: seeded, stratified by class, identical files on one side.
 
-The place of an image follows from the seed and its content alone. Names, folder order and the images beside it do
-not matter, and adding one moves few of the others.
+The place of an image follows from the seed and its content: names and the order of a folder do not matter,
+and one image more moves few of the others.
 """
 
 import hashlib

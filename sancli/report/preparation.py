@@ -1,6 +1,5 @@
 """What `san prepare` found and did, on the screen: from the same facts that --json gives."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from sancli.config import SPLITS
@@ -16,8 +15,12 @@ def show(facts: dict[str, Any]) -> None:
     """Prints counts, what was left out and why, duplicates and weak classes."""
     result(_counts(facts["counts"]))
     _say_sums(facts)
-    _say_bad(facts)
-    _say_duplicates(facts["duplicates"])
+    for action, title in (("skipped", "could not be used"), ("left out", "left out")):
+        chosen = [problem for problem in facts["problems"] if problem["action"] == action]
+        if chosen:
+            warn(f"{plural(len(chosen), 'file')} {title}:")
+            _say_some(chosen, written=not facts["dry_run"])
+    _say_duplicates(facts)
     _say_classes(facts)
 
 
@@ -35,44 +38,50 @@ def _say_sums(facts: dict[str, Any]) -> None:
     say(f"{taken:,} of {plural(found, 'image')} taken{unlabelled}.")
     for split, share in facts["split_off"].items():
         say(f"{split}: {share:.0%} of each class, chosen by seed {facts['seed']}; the source brings none.")
-    if facts["largest_over_smallest"]:
-        say(f"Largest class over smallest, in train: {facts['largest_over_smallest']:.1f}")
+    say(f"Largest class over smallest, in train: {facts['largest_over_smallest']:.1f}")
     if facts["turned"]:
         say(f"{plural(facts['turned'], 'image')} will be turned upright, as EXIF says.")
     if facts["several_frames"]:
         say(f"{plural(facts['several_frames'], 'file')} with several frames or pages: the first is used.")
 
 
-def _say_bad(facts: dict[str, Any]) -> None:
-    for action, title in (("skipped", "could not be used"), ("left out", "left out")):
-        chosen = [problem for problem in facts["problems"] if problem["action"] == action]
-        if chosen:
-            warn(f"{plural(len(chosen), 'file')} {title}:")
-            _say_some(f"{problem['path']}: {problem['problem']}" for problem in chosen)
+def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
+    for problem in problems[:SHOWN]:
+        say(f"  {problem['path']}: {problem['problem']}")
+    if len(problems) > SHOWN:
+        say(f"  and {len(problems) - SHOWN:,} more{', in problems.csv' if written else ''}")
 
 
-def _say_some(lines: Iterable[str]) -> None:
-    lines = list(lines)
-    for line in lines[:SHOWN]:
-        say(f"  {line}")
-    if len(lines) > SHOWN:
-        say(f"  and {len(lines) - SHOWN:,} more, in problems.csv")
-
-
-def _say_duplicates(found: dict[str, Any]) -> None:
-    sets, dropped = found["sets"], found["dropped"]
-    if sets["inside_class"]:
-        what = plural(sets["inside_class"], "set")
-        say(f"Duplicates: {what} of identical files inside a class; {_dropped(dropped['inside_class'])}.")
-    if sets["across_classes"]:
-        what = plural(sets["across_classes"], "set")
-        warn(f"contradictory labels: {what} of identical files in more than one class; {_dropped(dropped['across_classes'])}.")
-    for pair, count in found["shared"].items():
-        one, other = pair.split("-")
-        warn(f"leak: {plural(2 * count, 'file')} byte-identical in {one} and {other}")
+def _say_duplicates(facts: dict[str, Any]) -> None:
+    sets, dropped = facts["duplicates"]["sets"], facts["duplicates"]["dropped"]
+    written = not facts["dry_run"]
+    if count := sets["inside_class"]:
+        sentence = f"{plural(count, 'set')} of identical files inside a class"
+        say(f"Duplicates: {sentence}; {_dropped(dropped['inside_class'])}.")
+    if count := sets["across_classes"]:
+        sentence = f"{plural(count, 'set')} of identical files in more than one class"
+        warn(f"contradictory labels: {sentence}; {_dropped(dropped['across_classes'])}:")
+        _say_some(_about(facts, "contradictory label"), written=written)
+    for pair, count in facts["duplicates"]["shared"].items():
+        splits = " and ".join(pair.split("-"))
+        warn(f"leak: {2 * count:,} files are byte-identical in {splits} ({plural(count, 'pair')}).")
     if sets["across_splits"]:
-        say(f"  {_dropped(dropped['across_splits'])} for that.")
+        say(f"  {_dropped(dropped['across_splits'])} for leaks; what val and test bring is kept:")
+        _say_some(_about(facts, "leak"), written=written)
+
+
+def _about(facts: dict[str, Any], word: str) -> list[dict[str, str]]:
+    return [problem for problem in facts["problems"] if problem["problem"].startswith(word)]
 
 
 def _dropped(count: int) -> str:
     return f"{plural(count, 'image')} dropped from train" if count else "none dropped"
+
+
+def _say_classes(facts: dict[str, Any]) -> None:
+    for name, count in facts["classes_left_out"].items():
+        warn(f"class {name} is left out: {plural(count, 'usable training image')}.")
+    train = facts["counts"].get("train", {})
+    if tiny := {name: count for name, count in train.items() if count < TINY}:
+        names = ", ".join(f"{name} ({count})" for name, count in tiny.items())
+        warn(f"fewer than {TINY} training images: {names}. Expect little of these classes.")

@@ -1,0 +1,97 @@
+"""Which images go into a prepared folder, and into which split: every rule that drops one, in order."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sancli.config import PrepareConfig
+from sancli.data.duplicates import Duplicates, find_duplicates
+from sancli.data.layouts import Placed
+from sancli.data.listing import Problem
+from sancli.data.picture import Picture
+from sancli.data.splits import limit, split_off
+from sancli.errors import DataError, UsageError
+
+
+@dataclass
+class Selection:
+    """What is taken, and everything that is not, with the reason."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    duplicates: Duplicates = field(default_factory=Duplicates)
+    small: dict[str, int] = field(default_factory=dict)
+    """Classes left out, and how many training images they had."""
+    over: int = 0
+    """Images left out by --max-per-class."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def shares(images: Iterable[Placed], config: PrepareConfig) -> dict[str, float]:
+    """The share of the training images that goes to each split that the source does not bring.
+
+    Raises:
+        UsageError: A share was asked for of a split that the source brings.
+    """
+    brought = {image.split for image in images if image.label is not None}
+    wanted = {"test": config.test, "val": config.val}
+    for split, default in (("val", PrepareConfig.val), ("test", PrepareConfig.test)):
+        if split in brought and wanted[split] != default:
+            raise UsageError(
+                f"--{split} {wanted[split]} cannot be obeyed.",
+                why=f"the source brings its own {split} images, and they are kept.",
+                fix=f"leave --{split} out, or take the {split} folder out of the source.",
+            )
+    return {split: share for split, share in wanted.items() if share and split not in brought}
+
+
+def select(pictures: list[Picture], to_split: dict[str, float], config: PrepareConfig) -> Selection:
+    """Applies duplicates, limits and the split to labelled images.
+
+    Raises:
+        DataError: Fewer than two classes are left.
+    """
+    found = Selection()
+    if config.duplicates == "off":
+        kept = pictures
+    else:
+        found.duplicates = find_duplicates(pictures, drop=config.duplicates == "drop")
+        found.problems += found.duplicates.problems
+        kept = found.duplicates.kept
+    train = [picture for picture in kept if picture.split in (None, "train")]
+    brought = [picture for picture in kept if picture.split not in (None, "train")]
+    if config.max_per_class is not None:
+        train, over = limit(train, config.max_per_class, seed=config.seed)
+        found.over = len(over)
+        found.problems += [Problem(picture.path, "over --max-per-class", "left out") for picture in over]
+    labels = {picture.label for picture in pictures}
+    train, brought = _leave_small(found, train, brought, labels=labels, least=config.min_per_class)
+    found.pictures = sorted(split_off(train, to_split, seed=config.seed) + brought, key=Picture.order)
+    _check_two_classes(found)
+    return found
+
+
+def _leave_small(
+    found: Selection, train: list[Picture], brought: list[Picture], *, labels: set[str | None], least: int
+) -> tuple[list[Picture], list[Picture]]:
+    counts = Counter(picture.label for picture in train)
+    found.small = {label: counts[label] for label in sorted(map(str, labels)) if counts[label] < least}
+    for picture in train + brought:
+        if picture.label in found.small:
+            words = f"class {picture.label} has fewer than {least} usable training images"
+            found.problems.append(Problem(picture.path, words, "left out"))
+    return (
+        [picture for picture in train if picture.label not in found.small],
+        [picture for picture in brought if picture.label not in found.small],
+    )
+
+
+def _check_two_classes(found: Selection) -> None:
+    counts = Counter(str(picture.label) for picture in found.pictures)
+    if len(counts) < 2:
+        left = ", ".join(f"{label} ({count})" for label, count in counts.items()) or "none"
+        lost = ", ".join(f"{label} ({count})" for label, count in list(found.small.items())[:10])
+        raise DataError(
+            "fewer than two classes with usable training images are left.",
+            why=f"left: {left}" + (f"; too few usable training images: {lost}." if lost else "."),
+            fix="add images, or mend the files that could not be read; san prepare --dry-run lists them.",
+        )
