@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {  # a heavy or fickle library has one door
     "cupy": ("ops/cuda/",),
-    "PIL": ("data/images.py", "data/modes.py", "data/scenes.py", "data/transforms.py", "report/"),
+    "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
     "rich": ("console.py",),
     "torchvision": ("data/transforms.py", "model/resnet.py"),
     "ctypes": ("ops/cpu.py",),
