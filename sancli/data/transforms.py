@@ -1,16 +1,20 @@
 """From a picture to what the network sees: the one evaluation view, and the training views that vary it.
 
+torchvision is brought in by the training views alone: its import takes as long as torch itself (2 s,
+nearly all of it torch._dynamo), and whoever only predicts should not wait for that.
+
 Letters: N images, S the side of the square in pixels.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.v2 import functional as F
 
 from sancli.data.preprocessing import Preprocessing
 
@@ -45,23 +49,29 @@ AUGMENTS = {
 
 def evaluation_view(preprocessing: Preprocessing) -> View:
     """The view for evaluation and prediction: a function from an RGB picture to [3, S, S], normalised."""
-    side = preprocessing.image_size
-    steps = [*_equalize(preprocessing), _square(preprocessing.crop, side), *_tensor(preprocessing)]
-    view: View = v2.Compose(steps)
-    return view
+    return partial(_evaluation_view, preprocessing=preprocessing)  # a partial can be sent to another process
+
+
+def _evaluation_view(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    if preprocessing.equalize:  # the whole picture, before any crop: a pixel has the same value in every view
+        image = ImageOps.equalize(image)
+    return _normalised(SQUARES[preprocessing.crop](image, preprocessing.image_size), preprocessing)
 
 
 def training_view(preprocessing: Preprocessing, augment: str) -> View:
     """A random view for training: a function from an RGB picture to [3, S, S], normalised."""
+    from torchvision.transforms import InterpolationMode, v2
+
     how, side = AUGMENTS[augment], preprocessing.image_size
-    steps = [*_equalize(preprocessing), *_random_crop(preprocessing.crop, side, how.smallest_crop)]
+    steps: list[Callable[..., Any]] = [ImageOps.equalize] if preprocessing.equalize else []
+    steps += _random_crop(preprocessing.crop, side, how.smallest_crop)
     if how.flip:
         steps.append(v2.RandomHorizontalFlip())
     if how.rand_augment:
         steps.append(v2.RandAugment(interpolation=InterpolationMode.BILINEAR, fill=list(GREY)))
     if how.colour:
         steps.append(v2.ColorJitter(how.colour, how.colour, how.colour))
-    steps += _tensor(preprocessing)
+    steps.append(partial(_normalised, preprocessing=preprocessing))
     if how.erase:
         steps.append(v2.RandomErasing(how.erase))
     view: View = v2.Compose(steps)
@@ -70,13 +80,15 @@ def training_view(preprocessing: Preprocessing, augment: str) -> View:
 
 def mixing(*, mixup: float, cutmix: float, num_classes: int) -> Mixing | None:
     """What blends a batch and its labels, [N] to [N, classes]; None where nothing is asked."""
+    if not (mixup or cutmix):
+        return None
+    from torchvision.transforms import v2
+
     ways: list[Mixing] = []
     if mixup:
         ways.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
     if cutmix:
         ways.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
-    if not ways:
-        return None
     mix: Mixing = v2.RandomChoice(ways)
     return mix
 
@@ -87,45 +99,46 @@ def visible(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
-def _equalize(preprocessing: Preprocessing) -> list[View]:
-    # The whole picture, before any crop: a pixel then has the same value in every view of it.
-    return [v2.RandomEqualize(p=1.0)] if preprocessing.equalize else []
+def _center(image: Image.Image, side: int) -> Image.Image:
+    # Cropped first: the other order would make of 1 x 2000 pixels a picture S x 2000 S large.
+    width, height = image.size
+    length = min(image.size)
+    left, top = round((width - length) / 2), round((height - length) / 2)
+    return _resized(image.crop((left, top, left + length, top + length)), (side, side))
 
 
-def _square(crop: str, side: int) -> Callable[[Image.Image], Image.Image]:
-    def center(image: Image.Image) -> Image.Image:
-        # Cropped first: the other order would make of 1 x 2000 pixels a picture S x 2000 S large.
-        return _resized(F.center_crop(image, [min(image.size)]), (side, side))
-
-    def squash(image: Image.Image) -> Image.Image:
-        return _resized(image, (side, side))
-
-    def pad(image: Image.Image) -> Image.Image:
-        width, height = (max(1, round(side * length / max(image.size))) for length in image.size)
-        square = Image.new("RGB", (side, side), GREY)
-        square.paste(_resized(image, (width, height)), ((side - width) // 2, (side - height) // 2))
-        return square
-
-    return {"center": center, "squash": squash, "pad": pad}[crop]
+def _squash(image: Image.Image, side: int) -> Image.Image:
+    return _resized(image, (side, side))
 
 
-def _random_crop(crop: str, side: int, smallest: float) -> list[Callable[[Image.Image], Image.Image]]:
+def _pad(image: Image.Image, side: int) -> Image.Image:
+    width, height = (max(1, round(side * length / max(image.size))) for length in image.size)
+    square = Image.new("RGB", (side, side), GREY)
+    square.paste(_resized(image, (width, height)), ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+SQUARES = {"center": _center, "squash": _squash, "pad": _pad}
+"""The values of --crop: a picture of any shape -> a square."""
+
+
+def _random_crop(crop: str, side: int, smallest: float) -> list[Callable[..., Any]]:
+    from torchvision.transforms import v2
+
     if smallest == 1.0:
-        return [_square(crop, side)]
+        return [partial(SQUARES[crop], side=side)]
     random_crop = v2.RandomResizedCrop(side, scale=(smallest, 1.0), antialias=True)
     if crop == "center":
         return [random_crop]
-    return [_square(crop, round(side / smallest**0.5)), random_crop]  # large enough for the smallest crop
+    large = round(side / smallest**0.5)  # enough for the smallest crop
+    return [partial(SQUARES[crop], side=large), random_crop]
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR)  # Pillow's filter widens as it shrinks: antialiased
 
 
-def _tensor(preprocessing: Preprocessing) -> list[View]:
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.ToPureTensor(),
-        v2.Normalize(preprocessing.mean, preprocessing.std),
-    ]
+def _normalised(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # [3, S, S], 0 to 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return (pixels.float() / 255 - mean) / std

@@ -1,7 +1,6 @@
 """The convolutional baselines of the paper, from torchvision's blocks."""
 
 from torch import nn
-from torchvision.models.resnet import Bottleneck, ResNet
 
 LAYERS = {  # blocks in each stage; section 4.1: those of SAN10, SAN15 and SAN19 without the first stage's own
     "resnet26": [1, 2, 4, 1],
@@ -12,4 +11,7 @@ LAYERS = {  # blocks in each stage; section 4.1: those of SAN10, SAN15 and SAN19
 
 def resnet(arch: str, num_classes: int) -> nn.Module:
     """Image [N, 3, H, W] to logits [N, num_classes]; He initialisation as torchvision has it."""
-    return ResNet(Bottleneck, LAYERS[arch], num_classes=num_classes)
+    from torchvision.models.resnet import Bottleneck, ResNet  # 2 s that no SAN should wait for
+
+    network: nn.Module = ResNet(Bottleneck, LAYERS[arch], num_classes=num_classes)
+    return network
