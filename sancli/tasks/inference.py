@@ -42,7 +42,8 @@ def ask(
     )
     with progress(title, total=len(samples), unit="images") as bar, worker_faults():
         for batch, logits in infer(model.network, loader, device=device, flip=tta == "flip"):
-            bar.advance(len(batch.images) + len(batch.failures))
+            if len(samples) > 1:  # a single image is there before a bar could be read
+                bar.advance(len(batch.images) + len(batch.failures))
             yield batch, logits
 
 

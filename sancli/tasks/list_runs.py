@@ -9,7 +9,7 @@ from sancli import console
 from sancli.errors import WeightsError
 from sancli.runs import Run, runs_by_age
 
-HEADER = ("run", "network", "data", "px", "top-1 on val", "epochs", "state", "date")
+HEADER = ("run", "network", "data", "px", "best top-1", "state", "date")
 
 
 def run(runs_dir: Path) -> None:
@@ -58,9 +58,14 @@ def row(entry: dict[str, Any]) -> tuple[object, ...]:
     """A run as a line of the table."""
     name, day = Path(entry["folder"]).name, entry["date"][:16].replace("T", " ")
     if entry["state"] == "damaged":
-        return name, "", "", "", "", "", "damaged", day
+        return name, "", "", "", "", "damaged", day
     top1 = entry["metrics"].get("top1")
-    best = "" if top1 is None else f"{100 * top1:.1f} % (epoch {entry['best_epoch']})"
+    best = "" if top1 is None else f"{100 * top1:.1f} %"
+    state = (
+        f"finished, {console.plural(entry['epochs'], 'epoch')}"
+        if entry["state"] == "finished"
+        else entry["state"]
+    )
     network = f"{entry['arch']} {entry['attention']}" if entry["arch"].startswith("san") else entry["arch"]
     return (
         name,
@@ -68,7 +73,6 @@ def row(entry: dict[str, Any]) -> tuple[object, ...]:
         entry["data"] or "",
         entry["image_size"],
         best,
-        entry["epochs"],
-        entry["state"],
+        state,
         day,
     )

@@ -158,7 +158,7 @@ def show_one(prediction: Prediction) -> None:
     rows = [
         (label, f"{100 * share:5.1f} %", "\u2588" * round(BAR * share)) for label, share in prediction.top
     ]
-    console.result(console.table(("", "", ""), rows, title=str(prediction.path)))
+    console.result(console.table(("label", "probability", ""), rows, title=str(prediction.path)))
     if not prediction.sure:
         console.result(f"{UNSURE}: no label reaches the confidence that was asked for")
 
