@@ -1,4 +1,4 @@
-"""The drawn scenes: the same seed draws the same, the faults are there, and colours do not tell the classes."""
+"""The drawn scenes: a seed draws one picture, the faults are there, and colours do not tell the classes."""
 
 import numpy as np
 import pytest
