@@ -1,0 +1,126 @@
+"""Each way to lay out images is recognised by names alone, and what fits none is explained."""
+
+import pytest
+
+from sancli.data.layouts import LAYOUTS, recognise
+from sancli.data.listing import Listing, parents
+from sancli.errors import DataError
+
+
+def listing(*paths, empty=()):
+    found = Listing()
+    for path in paths:
+        found.add_file(path)
+    found.folders = [*parents(paths), *empty]
+    return found.sort()
+
+
+def seen(*paths, wanted="auto", empty=()):
+    """The layout's name, and {path: (split, class)}."""
+    found = recognise(listing(*paths, empty=empty), source="photos", wanted=wanted)
+    return found.name, {image.path: (image.split, image.label) for image in found.images}
+
+
+def refusal(*paths, wanted="auto"):
+    with pytest.raises(DataError) as caught:
+        seen(*paths, wanted=wanted)
+    return str(caught.value)
+
+
+def test_one_folder_a_class():
+    name, images = seen("cat/1.jpg", "dog/2.PNG", "dog/deep/er/3.webp")
+    assert name == "folders"
+    assert images == {"cat/1.jpg": (None, "cat"), "dog/2.PNG": (None, "dog"), "dog/deep/er/3.webp": (None, "dog")}
+
+
+def test_wrapping_folders_are_passed():
+    name, images = seen("archive/photos/cat/1.jpg", "archive/photos/dog/2.jpg")
+    assert name == "folders"
+    assert {label for _, label in images.values()} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("train", ["train", "Training"])
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "eval", "dev", "VAL"])
+@pytest.mark.parametrize("test", ["test", "testing"])
+def test_splits_by_all_their_names(train, val, test):
+    paths = [f"x/{split}/{label}/1.jpg" for split in (train, val, test) for label in ("cat", "dog")]
+    name, images = seen(*paths)
+    assert name == "splits"
+    assert images[f"x/{val}/dog/1.jpg"] == ("val", "dog")
+    assert images[f"x/{test}/cat/1.jpg"] == ("test", "cat")
+    assert images[f"x/{train}/cat/1.jpg"] == ("train", "cat")
+
+
+def test_doubled_split_folders_and_test_images_without_a_class():
+    name, images = seen("train/train/cat/1.jpg", "train/train/dog/1.jpg", "test/1.jpg", "test/test/2.jpg")
+    assert name == "splits"
+    assert images["train/train/cat/1.jpg"] == ("train", "cat")
+    assert images["test/1.jpg"] == images["test/test/2.jpg"] == ("unlabelled", None)
+
+
+def test_a_train_folder_alone_is_a_wrapper_and_a_class_may_be_called_train():
+    assert seen("train/cat/1.jpg", "train/dog/2.jpg")[0] == "folders"
+    assert seen("train/1.jpg", "car/2.jpg", "plane/3.jpg")[0] == "folders"
+    assert seen("train/1.jpg", "test/2.jpg", wanted="folders")[0] == "folders"
+
+
+@pytest.mark.parametrize("double", ["seg_train/seg_train", "seg_train"])
+@pytest.mark.parametrize("above", ["", "archive/", "a/b/c/"])
+def test_the_intel_scenes_doubled_or_single_at_any_depth(double, above):
+    test, pred = double.replace("train", "test"), double.replace("train", "pred")
+    name, images = seen(
+        f"{above}{double}/forest/1.jpg", f"{above}{double}/sea/2.jpg", f"{above}{test}/sea/3.jpg", f"{above}{pred}/4.jpg"
+    )
+    assert name == "intel"
+    assert sorted(images.values(), key=str) == [
+        ("test", "sea"),
+        ("train", "forest"),
+        ("train", "sea"),
+        ("unlabelled", None),
+    ]
+
+
+def test_images_outside_every_class_are_named():
+    found = recognise(listing("logo.png", "cat/1.jpg", "dog/1.jpg"), source="x")
+    assert [problem.path for problem in found.left_out] == ["logo.png"]
+    found = recognise(listing("train/x.jpg", "train/a/1.jpg", "test/a/1.jpg", "notes/z.png"), source="x")
+    assert [problem.path for problem in found.left_out] == ["notes/z.png", "train/x.jpg"]
+
+
+def test_empty_class_folders_are_named():
+    assert recognise(listing("a/1.jpg", "b/1.jpg", empty=["c"]), source="x").empty == ["c"]
+    paths = ("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg")
+    assert recognise(listing(*paths, empty=["train/c"]), source="x").empty == ["c"]
+    paths = ("seg_train/seg_train/a/1.jpg", "seg_test/seg_test/a/1.jpg")
+    assert recognise(listing(*paths, empty=["seg_train/seg_train/c"]), source="x").empty == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ((), "no images"),
+        (("notes.txt", "a.heic"), "no images and 2 other files (.txt 1, .heic 1)"),
+        (("1.jpg", "2.jpg"), "2 images in no folder"),
+        (("cat/1.jpg", "cat/2.jpg"), "2 images, and 1 folder: cat"),
+    ],
+)
+def test_what_fits_no_layout_says_what_was_found_and_what_is_expected(paths, found):
+    words = refusal(*paths)
+    assert found in words
+    assert "photos/\n      cat/1.jpg\n      dog/2.jpg" in words
+    assert all(str(layout.__doc__).rstrip(".") in words for layout in LAYOUTS)
+    assert len(words.splitlines()) <= 6
+
+
+def test_split_folders_without_class_folders_are_not_taken_for_classes():
+    assert "look like splits, but hold no class folders" in refusal("train/cat.1.jpg", "test/2.jpg")
+
+
+def test_two_folders_for_one_split_are_refused():
+    assert "val and valid both stand for val" in refusal("train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
+
+
+def test_a_layout_that_was_asked_for_is_the_only_one_tried():
+    words = refusal("cat/1.jpg", "dog/1.jpg", wanted="intel")
+    assert "seg_train/CLASS/" in words
+    assert "train/CLASS/, val" not in words
