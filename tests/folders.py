@@ -45,5 +45,7 @@ def class_tree(*classes, count=4, start=0, prefix=""):
 def contents(root):
     """{path: bytes} of everything below a folder, hidden files too."""
     return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in Path(root).rglob("*")
+        if path.is_file()
     }

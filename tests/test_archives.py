@@ -32,7 +32,16 @@ def refused(san, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x.png", "/tmp/x.png", "cat/../../x.png", "C:/x.png", "..\\x.png", "cat\\1.png", "\\\\host\\x.png"]
+    "name",
+    [
+        "../../x.png",
+        "/tmp/x.png",
+        "cat/../../x.png",
+        "C:/x.png",
+        "..\\x.png",
+        "cat\\1.png",
+        "\\\\host\\x.png",
+    ],
 )
 def test_members_that_lead_out_are_refused_by_name(refused, tmp_path, name):
     words = refused(fill_zip(tmp_path / "a.zip", TREE | {name: 1}))
@@ -145,7 +154,9 @@ def test_a_bomb_is_stopped_before_it_is_unpacked(refused, tmp_path):
 
 
 def test_a_header_that_lies_about_the_size_is_found_by_counting(refused, tmp_path):
-    path = fill_zip(tmp_path / "a.zip", TREE | {"cat/bomb.png": bytes(2**20)}, compression=zipfile.ZIP_DEFLATED)
+    path = fill_zip(
+        tmp_path / "a.zip", TREE | {"cat/bomb.png": bytes(2**20)}, compression=zipfile.ZIP_DEFLATED
+    )
     data = bytearray(path.read_bytes())
     at = data.find(b"PK\x01\x02", data.rfind(b"cat/bomb.png") - 60)
     data[at + 24 : at + 28] = struct.pack("<I", 10)  # uncompressed size in the table of contents

@@ -30,7 +30,11 @@ def refusal(*paths, wanted="auto"):
 def test_one_folder_a_class():
     name, images = seen("cat/1.jpg", "dog/2.PNG", "dog/deep/er/3.webp")
     assert name == "folders"
-    assert images == {"cat/1.jpg": (None, "cat"), "dog/2.PNG": (None, "dog"), "dog/deep/er/3.webp": (None, "dog")}
+    assert images == {
+        "cat/1.jpg": (None, "cat"),
+        "dog/2.PNG": (None, "dog"),
+        "dog/deep/er/3.webp": (None, "dog"),
+    }
 
 
 def test_wrapping_folders_are_passed():
@@ -69,7 +73,10 @@ def test_a_train_folder_alone_is_a_wrapper_and_a_class_may_be_called_train():
 def test_the_intel_scenes_doubled_or_single_at_any_depth(double, above):
     test, pred = double.replace("train", "test"), double.replace("train", "pred")
     name, images = seen(
-        f"{above}{double}/forest/1.jpg", f"{above}{double}/sea/2.jpg", f"{above}{test}/sea/3.jpg", f"{above}{pred}/4.jpg"
+        f"{above}{double}/forest/1.jpg",
+        f"{above}{double}/sea/2.jpg",
+        f"{above}{test}/sea/3.jpg",
+        f"{above}{pred}/4.jpg",
     )
     assert name == "intel"
     assert sorted(images.values(), key=str) == [
