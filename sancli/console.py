@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sancli.errors import printable
+from sancli.errors import SanError, printable
 
 T = TypeVar("T")
 people = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -38,8 +39,49 @@ class Settings:
 settings = Settings()
 
 
+class Log:
+    """Remembers what was said, and writes it to a file as long as there is one."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.path: Path | None = None
+
+    def add(self, text: str) -> None:
+        """Takes one line, or several."""
+        if self.path is None:
+            self.lines.append(text)
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+log = Log()
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Adds to `path` what was said so far, what is said in the block, and the error that ends it."""
+    log.path = path
+    log.add("\n".join(log.lines))
+    log.lines.clear()
+    try:
+        yield
+    except SanError as error:
+        log.add(str(error))
+        raise
+    finally:
+        log.path = None
+
+
+def silence() -> None:
+    """Nothing more is shown by this process: another one of the same work speaks."""
+    people.quiet = results.quiet = True
+    settings.json = False
+
+
 def say(text: str, *, style: str = "") -> None:
     """One line about the work, on stderr; not with --quiet."""
+    log.add(printable(text, keep="\n"))
     if not settings.quiet:
         people.print(Text(printable(text, keep="\n"), style=style), soft_wrap=True)
 
@@ -52,6 +94,7 @@ def detail(text: str) -> None:
 
 def warn(text: str) -> None:
     """Something the user should know, on stderr, also with --quiet."""
+    log.add(printable(f"Warning: {text}", keep="\n"))
     people.print(Text(printable(f"Warning: {text}", keep="\n"), style="yellow"), soft_wrap=True)
 
 
@@ -90,19 +133,23 @@ def next_command(*words: object) -> None:
 
 
 @contextmanager
-def progress(what: str, *, total: int, unit: str) -> Iterator["Bar"]:
-    """A bar that moves on a terminal, and in a log file one line for every tenth of the work."""
+def progress(what: str, *, total: int, unit: str, lines: bool = True) -> Iterator["Bar"]:
+    """A bar that moves on a terminal, and in a log file one line for every tenth of the work.
+
+    Without `lines` a log file gets none: the caller says better ones.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
     fields = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[extra]}"))
     live = people.is_terminal and not settings.quiet
     with Progress(*columns, *fields, console=people, disable=not live, transient=True) as rich_bar:
-        yield Bar(rich_bar, what, total=total, unit=unit)
+        yield Bar(rich_bar, what, total=total, unit=unit, lines=lines)
 
 
 class Bar:
     """Counts what is done; `progress` makes it."""
 
-    def __init__(self, rich_bar: Progress, what: str, *, total: int, unit: str) -> None:
+    def __init__(self, rich_bar: Progress, what: str, *, total: int, unit: str, lines: bool) -> None:
+        self.lines = lines and rich_bar.disable
         self.rich_bar, self.what, self.total, self.unit = rich_bar, what, total, unit
         self.task = rich_bar.add_task(what, total=total, rate="", extra="")
         self.began, self.done, self.said = time.monotonic(), 0, 0
@@ -113,7 +160,7 @@ class Bar:
         rate = f"{self.done / max(time.monotonic() - self.began, 1e-9):.1f} {self.unit}/s"
         self.rich_bar.update(self.task, completed=self.done, rate=rate, extra=extra)
         tenth = self.done * 10 // max(self.total, 1)
-        if self.rich_bar.disable and tenth > self.said:
+        if self.lines and tenth > self.said:
             self.said = tenth
             say(f"{self.what} {self.done}/{self.total} {rate} {extra}".rstrip())
 

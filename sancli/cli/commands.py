@@ -201,7 +201,10 @@ def train(
         ),
     ] = TrainConfig.optimizer,
     weight_decay: Annotated[
-        float, typer.Option(help="None on biases and norms.", rich_help_panel=LEARNING)
+        float | None,
+        typer.Option(
+            help="None on biases and norms. Default: 0.05; 5e-4 with sgd.", rich_help_panel=LEARNING
+        ),
     ] = TrainConfig.weight_decay,
     label_smoothing: Annotated[
         float, typer.Option(help="Share of the target given to all classes.", rich_help_panel=LEARNING)

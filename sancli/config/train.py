@@ -44,9 +44,10 @@ class TrainConfig(Config):
     batch_size: int | Literal["auto"] = 64
     """Images in one optimizer step."""
     lr: float | None = None
-    """None: 1e-3 from scratch, 2e-4 from weights, times the square root of batch_size / 64."""
+    """None: 1e-3 from scratch, 2e-4 from weights, times sqrt(batch_size / 64); 50 times that with sgd."""
     optimizer: str = "adamw"
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
+    """None: 0.05 with adamw; 5e-4 with sgd, which adds it to the gradient."""
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0

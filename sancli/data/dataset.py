@@ -6,8 +6,6 @@ an epoch's order by the seed and the epoch: neither the number of workers nor a 
 Letters: N images, S the side of the square in pixels.
 """
 
-import multiprocessing
-import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -221,10 +219,3 @@ def worker_faults() -> Iterator[None]:
             why=f"{str(error).splitlines()[0].rstrip('. ')}; mostly memory, or /dev/shm, has run out.",
             fix="try --workers 0, or fewer than now.",
         ) from None
-
-
-def stop_workers() -> None:
-    """Ends the worker processes at once."""
-    for child in multiprocessing.active_children():
-        if child.pid != os.getpid():
-            child.kill()

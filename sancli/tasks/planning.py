@@ -1,0 +1,277 @@
+"""What a run will do: every "auto" of the settings becomes a value with its reason."""
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sancli import console, weights
+from sancli.config import AUTO, RELATIONS, TrainConfig
+from sancli.data.dataset import seed_of
+from sancli.data.prepared import MANIFEST, Prepared, Sample, choose_prepared
+from sancli.data.preprocessing import Preprocessing
+from sancli.engine.device import Device, choose
+from sancli.errors import DataError, UsageError
+from sancli.runs import Model, open_model
+
+EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
+LR, LR_FROM_WEIGHTS = 1e-3, 2e-4
+LR_BATCH = 64
+"""The batch that these learning rates are for; others scale by the square root."""
+SGD_LR = 50
+"""SGD's learning rate over AdamW's: 0.05 from scratch, as is usual for ResNets at this batch."""
+WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+IMBALANCED = 3
+"""Largest class over the smallest from which --balance auto weighs the loss."""
+PUBLISHED_SIZE = 224
+SMALLEST_SIZE, SIZE_STEP = 64, 32
+LARGEST_AUTO_BATCH = 256
+"""Beyond it a larger batch learns no faster per image."""
+FEW_IMAGES = 200
+"""Below it, worker processes take longer to start than the images to read."""
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, decided to the last value."""
+
+    config: TrainConfig
+    """Nothing in it is "auto" or open."""
+    prepared: Prepared
+    train: list[Sample]
+    val: list[Sample]
+    preprocessing: Preprocessing
+    device: Device
+    start: Model | None
+    """What it starts from; None: fresh parameters, or those of a checkpoint."""
+    started_from: str
+    """For the model card."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why a setting has its value."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Label i is classes[i]."""
+        return self.prepared.classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one optimizer step."""
+        return int(self.config.batch_size)
+
+    @property
+    def workers(self) -> int:
+        """Processes that read images."""
+        return int(self.config.workers)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+        assert self.config.epochs is not None
+        return self.config.epochs
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch: an incomplete last one is left out where there is another."""
+        return max(1, len(self.train) // self.batch_size)
+
+    @property
+    def step_images(self) -> int:
+        """Images that a step really has: all of them where there are fewer than a batch."""
+        return min(self.batch_size, len(self.train))
+
+    def fingerprint(self) -> str:
+        """The sha256 of dataset.json: whether data is the same data."""
+        return hashlib.sha256((self.prepared.root / MANIFEST).read_bytes()).hexdigest()
+
+
+def make_plan(
+    config: TrainConfig, given: frozenset[str] = frozenset(), *, started_from: str | None = None
+) -> Plan:
+    """Opens the data and the starting weights, and decides what the settings leave open.
+
+    Args:
+        config: What the user wants.
+        given: The options that stand on the command line.
+        started_from: What a run that goes on was started from; its weights are in its checkpoint.
+
+    Raises:
+        SanError: Something that was asked for is not there, or does not fit.
+    """
+    reasons: dict[str, str] = {}
+    prepared = choose_prepared(config.data)
+    train, val = limited(prepared.samples("train"), config), prepared.samples("val")
+    check_splits(prepared, train, val)
+    start = find_start(config) if started_from is None else None
+    config = like_start(config, start, given, reasons)
+    device = choose(config.device, config.precision)
+    config = resolved(config, prepared, train, device, start, reasons)
+    preprocessing = Preprocessing(
+        image_size=int(config.image_size), crop=config.crop, equalize=config.equalize
+    )
+    return Plan(
+        config=config,
+        prepared=prepared,
+        train=train,
+        val=val,
+        preprocessing=preprocessing,
+        device=device,
+        start=start,
+        started_from=started_from or (start.info.name if start else "scratch"),
+        reasons=reasons,
+    )
+
+
+def limited(samples: list[Sample], config: TrainConfig) -> list[Sample]:
+    """At most --limit images of each class, drawn by the seed."""
+    if config.limit is None:
+        return samples
+    generator = torch.Generator().manual_seed(seed_of(config.seed, config.limit))
+    by_class: dict[int, list[int]] = {}
+    for index in torch.randperm(len(samples), generator=generator).tolist():
+        by_class.setdefault(samples[index].label, []).append(index)
+    chosen = [index for indices in by_class.values() for index in indices[: config.limit]]
+    return [samples[index] for index in sorted(chosen)]
+
+
+def check_splits(prepared: Prepared, train: list[Sample], val: list[Sample]) -> None:
+    """Refuses data without images to learn from or to choose by; names classes that lack some."""
+    for split, samples in (("train", train), ("val", val)):
+        if not samples:
+            raise DataError(
+                f"{prepared.root} has no {split} split.",
+                why="a run learns from train, and chooses its best epoch by val.",
+                fix="prepare the data again, with a larger --val."
+                if split == "val"
+                else "prepare more images.",
+            )
+        present = {sample.label for sample in samples}
+        if missing := [name for label, name in enumerate(prepared.classes) if label not in present]:
+            console.warn(f"{split} has no images of {', '.join(missing[:8])}{' ...' if missing[8:] else ''}.")
+
+
+def find_start(config: TrainConfig) -> Model | None:
+    """The model to start from; None: from scratch.
+
+    Raises:
+        WeightsError: It was asked for and is not there.
+    """
+    name = f"{config.arch}-{config.attention}"
+    if config.weights == "none":
+        return None
+    if config.weights == AUTO:
+        usual = config.relation in (None, RELATIONS[config.attention][0])
+        return open_model(str(weights.published(name))) if usual and weights.is_downloaded(name) else None
+    if config.weights == "imagenet":
+        return open_model(str(weights.published(name)))
+    return open_model(config.weights, runs_dir=config.runs_dir)
+
+
+def like_start(
+    config: TrainConfig, start: Model | None, given: frozenset[str], reasons: dict[str, str]
+) -> TrainConfig:
+    """The settings with the architecture of the starting weights.
+
+    Raises:
+        UsageError: Another architecture was asked for on the command line.
+    """
+    if start is None:
+        return config
+    for name in ("arch", "attention", "relation"):
+        ours, theirs = getattr(config, name), getattr(start.info, name)
+        if ours != theirs and name in given:
+            raise UsageError(
+                f"--{name} {ours} does not fit --weights {config.weights}.",
+                why=f"those weights are of {theirs}.",
+                fix=f"leave --{name} out, or use --weights none.",
+            )
+    reasons["arch"] = "as the weights"
+    info = start.info
+    return config.replace(arch=info.arch, attention=info.attention, relation=info.relation)
+
+
+def resolved(
+    config: TrainConfig,
+    prepared: Prepared,
+    train: list[Sample],
+    device: Device,
+    start: Model | None,
+    reasons: dict[str, str],
+) -> TrainConfig:
+    """The settings without anything open; the reasons tell why, one for each that was."""
+    if config.image_size == AUTO:
+        size, reasons["image_size"] = automatic_size(config, prepared, start)
+        config = config.replace(image_size=size)
+    if config.workers == AUTO:
+        workers, reasons["workers"] = automatic_workers(len(train), device)
+        config = config.replace(workers=workers)
+    if config.balance == AUTO:
+        balance, reasons["balance"] = automatic_balance(train, len(prepared.classes))
+        config = config.replace(balance=balance)
+    epochs = config.epochs or (EPOCHS_FROM_WEIGHTS if start else EPOCHS)
+    freeze = (
+        config.freeze_epochs if config.freeze_epochs is not None else int(start is not None and epochs > 1)
+    )
+    return config.replace(
+        data=prepared.root,
+        epochs=epochs,
+        freeze_epochs=freeze,
+        device=device.torch_device.type,
+        precision=device.precision,
+        weight_decay=WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay,
+    )
+
+
+def with_batch_size(config: TrainConfig, batch_size: int, *, from_scratch: bool) -> TrainConfig:
+    """The settings with the batch, and with the learning rate that fits it where none was asked for."""
+    if config.lr is not None:
+        return config.replace(batch_size=batch_size)
+    lr = (LR if from_scratch else LR_FROM_WEIGHTS) * math.sqrt(batch_size / LR_BATCH)
+    return config.replace(batch_size=batch_size, lr=lr * (SGD_LR if config.optimizer == "sgd" else 1))
+
+
+def automatic_size(config: TrainConfig, prepared: Prepared, start: Model | None) -> tuple[int, str]:
+    """The side of the square the network sees."""
+    if start is not None and config.weights in (AUTO, "imagenet"):
+        return PUBLISHED_SIZE, "of the published weights"
+    side = prepared.manifest.median_short_side_px
+    rounded = math.ceil(side / SIZE_STEP) * SIZE_STEP
+    reason = f"the images' median short side is {side} px"
+    return min(max(rounded, SMALLEST_SIZE), PUBLISHED_SIZE), reason
+
+
+def automatic_workers(images: int, device: Device) -> tuple[int, str]:
+    """How many processes read images."""
+    cores = torch.get_num_threads()
+    if images < FEW_IMAGES:
+        return 0, "few images"
+    if cores == 1:
+        return 0, "one core"
+    if device.torch_device.type == "cpu":
+        return 1, "the network needs the cores itself"
+    return min(cores, MOST_WORKERS), f"{cores} cores"
+
+
+def automatic_balance(train: list[Sample], num_classes: int) -> tuple[str, str]:
+    """Whether the loss is weighed."""
+    counts = Counter(sample.label for sample in train)
+    ratio = max(counts.values()) / min(counts.values())
+    reason = f"the largest class is {ratio:.1f} times the smallest"
+    return ("loss" if ratio > IMBALANCED and num_classes > 1 else "none"), reason
+
+
+def rarity(train: list[Sample], num_classes: int) -> Tensor:
+    """For each class the inverse of its share, [C]; the mean over the training images is 1."""
+    counts = torch.bincount(torch.tensor([sample.label for sample in train]), minlength=num_classes)
+    present = (counts > 0).sum()
+    return torch.where(counts > 0, len(train) / (present * counts.clamp_min(1)), 0.0).float()
+
+
+def stem(config: TrainConfig, prepared: Prepared) -> str:
+    """The name of the run folder, to which a number is added."""
+    return config.name or f"{Path(prepared.manifest.name).name}-{config.arch}"

@@ -1,0 +1,321 @@
+"""A run while it goes on: epoch after epoch, measured on val, saved so that it can stop anywhere.
+
+A step is a function of the settings, its number and what the steps before it left in the learner. That is why
+a checkpoint needs no random states, and why a run that stopped and went on is bit for bit one that did not.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sancli import console
+from sancli.data.dataset import Batch, evaluation_loader, readable, seed_of, training_loader
+from sancli.data.transforms import mixing
+from sancli.engine import checkpoint
+from sancli.engine.interrupts import StopRequest
+from sancli.engine.loop import Learner, NotFinite, infer, train_step
+from sancli.engine.metrics import summary
+from sancli.engine.optim import lr_factor
+from sancli.errors import Interruption, TrainingError
+from sancli.files import write_csv
+from sancli.report.curves import write_curves
+from sancli.runs import ModelInfo, Run
+from sancli.tasks.planning import Plan
+from sancli.tasks.rehearsal import HEAD, make_order, training_images
+
+SAVE_EVERY_S = 300
+CURVES_EVERY_S = 30
+FORMAT = 1
+FIGURES = {"top1": "top1", "macro-f1": "macro_f1", "loss": "loss"}
+"""The names of --select, and of the figures on val."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Plain values: it stands in the checkpoint."""
+
+    epoch: int = 0
+    """Epochs that are complete, val included."""
+    step: int = 0
+    """Steps of the epoch that goes on."""
+    loss: float = 0.0
+    """Sum over the images of the epoch that goes on."""
+    correct: float = 0.0
+    images: int = 0
+    best_epoch: int = 0
+    """0: none yet."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """One for each complete epoch: metrics.csv."""
+    seconds: float = 0.0
+    """Spent so far; never in metrics.csv, which is the same however often a run stopped."""
+
+    def best(self) -> dict[str, Any]:
+        """The row of the best epoch."""
+        return self.rows[self.best_epoch - 1]
+
+
+class Session:
+    """One run from where it stands to its end."""
+
+    def __init__(self, plan: Plan, learner: Learner, run: Run, progress: Progress, stop: StopRequest) -> None:
+        self.plan, self.learner, self.run, self.progress, self.stop = plan, learner, run, progress, stop
+        self.leads = learner.world.leads
+        self.began = time.monotonic() - progress.seconds
+        self.saved_at = self.drawn_at = time.monotonic()
+        pin = plan.device.torch_device.type == "cuda"
+        self.order = make_order(plan, learner.world)
+        self.train_loader = training_loader(training_images(plan), self.order, workers=plan.workers, pin=pin)
+        self.mix = mixing(mixup=plan.config.mixup, cutmix=plan.config.cutmix, num_classes=len(plan.classes))
+
+    def learn(self) -> str:
+        """Trains to the end; says why it ended there.
+
+        Raises:
+            Interruption: A signal asked for the end; everything is saved.
+            TrainingError: The loss is not finite, or a worker was killed.
+            DataError: An image is gone.
+        """
+        if not self.progress.epoch and not self.progress.step:
+            self.save()
+        left = (self.plan.epochs - self.progress.epoch) * self.plan.steps_per_epoch - self.progress.step
+        total = left * self.plan.step_images
+        with console.progress("Training", total=total, unit="images", lines=False) as self.bar:
+            while not (reason := self.reason_to_end()):
+                self.train_epoch()
+                self.finish_epoch(self.validate())
+        return reason
+
+    def reason_to_end(self) -> str:
+        """Why no further epoch is due; empty while one is."""
+        config, progress = self.plan.config, self.progress
+        if progress.epoch >= self.plan.epochs:
+            return "all epochs done"
+        if config.early_stop and progress.epoch - progress.best_epoch >= config.early_stop:
+            return f"--early-stop: nothing better for {console.plural(config.early_stop, 'epoch')}"
+        minutes = self.learner.world.from_leader(self.seconds() / 60)
+        if config.time_limit is not None and progress.epoch and minutes >= config.time_limit:
+            return f"--time-limit of {config.time_limit:g} min reached"
+        return ""
+
+    def train_epoch(self) -> None:
+        """The steps of an epoch that are left."""
+        progress = self.progress
+        frozen = progress.epoch < (self.plan.config.freeze_epochs or 0)
+        self.learner.set_training(frozen=frozen, head=HEAD)
+        self.order.start(progress.epoch, progress.step)
+        if progress.step == self.plan.steps_per_epoch:  # stopped before its validation
+            return
+        for batch in readable(self.train_loader, self.plan.train):
+            self.train_batch(batch)
+
+    def train_batch(self, batch: Batch) -> None:
+        """One step; afterwards it may be time to save, or to stop."""
+        progress, began = self.progress, time.monotonic()
+        number = progress.epoch * self.plan.steps_per_epoch + progress.step
+        torch.manual_seed(seed_of(self.plan.config.seed, number))  # nothing random depends on earlier steps
+        images, targets = self.mixed(batch)
+        try:
+            step = train_step(
+                self.learner, images, targets, number=number, of=self.plan.step_images, stop=bool(self.stop)
+            )
+        except NotFinite as error:
+            raise self.not_finite(error, number, batch) from None
+        progress.step += 1
+        progress.loss += step.loss
+        progress.correct += step.correct
+        progress.images += step.images
+        self.stop.step_s = time.monotonic() - began
+        self.bar.advance(step.images, extra=self.live())
+        if step.stop:
+            self.interrupt()
+        if time.monotonic() - self.saved_at > SAVE_EVERY_S:
+            self.save()
+
+    def mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images and targets, blended where --mixup or --cutmix ask for it."""
+        if self.mix is None:
+            return batch.images, batch.labels
+        return self.mix(batch.images, batch.labels)
+
+    def validate(self) -> dict[str, float]:
+        """The figures on val of the network that would be kept.
+
+        Raises:
+            Interruption: A signal asked for the end; the epoch's training is saved.
+        """
+        world, found = self.learner.world, []
+        world.copy_from_leader(self.learner.best_network)  # BatchNorm statistics are each process's own
+        mine = self.plan.val[world.rank :: world.size]
+        for batch, logits in infer(
+            self.learner.best_network, self.val_batches(mine), device=self.plan.device
+        ):
+            found.append((logits, batch.labels))
+            if self.stop and world.size == 1:
+                self.interrupt()
+        parts = [part for parts in world.collect(found) for part in parts]
+        return summary(torch.cat([logits for logits, _ in parts]), torch.cat([labels for _, labels in parts]))
+
+    def val_batches(self, mine: list[Any]) -> Iterator[Batch]:
+        """Val, in its order."""
+        loader = evaluation_loader(
+            mine,
+            self.plan.preprocessing,
+            batch_size=min(self.plan.batch_size, self.learner.micro_batch),
+            workers=self.plan.workers,
+            pin=self.plan.device.torch_device.type == "cuda",
+        )
+        return readable(loader, mine)
+
+    def finish_epoch(self, figures: dict[str, float]) -> None:
+        """Writes the epoch down; keeps the network where it is the best so far; saves."""
+        progress, steps = self.progress, self.plan.steps_per_epoch
+        if not all(map(torch.isfinite, map(torch.tensor, figures.values()))):
+            raise self.not_finite(
+                f"the loss on val is {figures['loss']:g}", progress.epoch * steps + steps - 1
+            )
+        row = {
+            "epoch": progress.epoch + 1,
+            "lr": self.learner.lr * lr_factor(progress.epoch * steps + steps - 1, self.learner.steps),
+            "train_loss": progress.loss / progress.images,
+            "train_top1": progress.correct / progress.images,
+            **{f"val_{name}": value for name, value in figures.items()},
+        }
+        progress.rows.append(row)
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss, progress.correct, progress.images = 0.0, 0.0, 0
+        better = self.is_better(row)
+        if better:
+            progress.best_epoch = progress.epoch
+        if self.leads:
+            self.keep(better)
+        console.say(self.epoch_line(row, better))
+        if self.learner.world.from_leader(bool(self.stop)) and progress.epoch < self.plan.epochs:
+            raise self.interruption()
+
+    def is_better(self, row: dict[str, Any]) -> bool:
+        """Whether the row is the best so far, by --select."""
+        if not self.progress.best_epoch:
+            return True
+        name = f"val_{FIGURES[self.plan.config.select]}"
+        best = self.progress.best()[name]
+        return bool(row[name] < best if name == "val_loss" else row[name] > best)
+
+    def keep(self, better: bool) -> None:
+        """Writes what an epoch leaves behind; the checkpoint last, so that it never claims too much."""
+        rows = self.progress.rows
+        write_csv(self.run.metrics, list(rows[0]), [list(row.values()) for row in rows])
+        if better:
+            self.run.save_model(self.learner.best_network.state_dict(), self.info(finished=False))
+        if time.monotonic() - self.drawn_at > CURVES_EVERY_S:
+            self.drawn_at = time.monotonic()
+            write_curves(self.run.folder / "curves.png", self.run.metrics)
+        self.save()
+
+    def save(self) -> None:
+        """The checkpoint, by the first process alone."""
+        self.saved_at = time.monotonic()
+        self.progress.seconds = self.seconds()
+        if self.leads:
+            state = {
+                "format": FORMAT,
+                "config": self.plan.config.to_toml(),
+                "classes": list(self.plan.classes),
+                "data": self.plan.fingerprint(),
+                "started_from": self.plan.started_from,
+                "micro_batch": self.learner.micro_batch,
+                "progress": asdict(self.progress),
+                **self.learner.state_dict(),
+            }
+            checkpoint.save(self.run.checkpoint, state)
+
+    def info(self, *, finished: bool) -> ModelInfo:
+        """What the best network is."""
+        best, plan = self.progress.best(), self.plan
+        return ModelInfo(
+            name=self.run.folder.name,
+            classes=plan.classes,
+            arch=plan.config.arch,
+            attention=plan.config.attention,
+            relation=plan.config.relation,
+            preprocessing=plan.preprocessing,
+            metrics={name.removeprefix("val_"): best[name] for name in best if name.startswith("val_")},
+            epoch=self.progress.best_epoch,
+            finished=finished,
+            data={
+                "name": plan.prepared.manifest.name,
+                "path": str(plan.prepared.root.absolute()),
+                "sha256": plan.fingerprint(),
+            },
+            started_from=plan.started_from,
+        )
+
+    def seconds(self) -> float:
+        """That the run has taken, its earlier parts included."""
+        return time.monotonic() - self.began
+
+    def interrupt(self) -> None:
+        """Saves where the run stands, and ends it.
+
+        Raises:
+            Interruption: Always.
+        """
+        self.save()
+        raise self.interruption()
+
+    def interruption(self) -> Interruption:
+        """The end by a signal, with the command that goes on."""
+        number = self.stop.signal or 15
+        progress = self.progress
+        return Interruption(
+            f"stopped by {'Ctrl-C' if number == 2 else 'SIGTERM'}.",
+            why=f"saved epoch {progress.epoch + (progress.step > 0)}, step {progress.step} of "
+            f"{self.plan.steps_per_epoch}, in {self.run.checkpoint}.",
+            fix=f"go on with: {resume_command(self.run)}",
+            signal_number=number,
+        )
+
+    def not_finite(self, why: object, number: int, batch: Batch | None = None) -> TrainingError:
+        """The end by a loss that is no number."""
+        lr = self.learner.lr * lr_factor(number, self.learner.steps)
+        names = [self.plan.train[int(index)].path.name for index in batch.indices[:4]] if batch else []
+        more = f" and {len(batch.indices) - 4} more" if batch and len(batch.indices) > 4 else ""
+        files = f"; images: {', '.join(names)}{more}" if batch else ""
+        return TrainingError(
+            f"step {number + 1} was not taken: {why}.",
+            why=f"learning rate {lr:.3g} is mostly too high for this network{files}.",
+            fix=f"start again with --lr {self.learner.lr / 10:.2g}; the last good checkpoint is "
+            f"{self.run.checkpoint}.",
+        )
+
+    def live(self) -> str:
+        """What stands at the end of the bar."""
+        progress = self.progress
+        text = f"epoch {progress.epoch + 1}/{self.plan.epochs}, loss {progress.loss / progress.images:.3f}"
+        return f"{text}, best {self.best_text()}" if progress.best_epoch else text
+
+    def best_text(self) -> str:
+        """The best figure so far, by --select."""
+        name = FIGURES[self.plan.config.select]
+        value = self.progress.best()[f"val_{name}"]
+        return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f} %"
+
+    def epoch_line(self, row: dict[str, Any], better: bool) -> str:
+        """A complete epoch in one line."""
+        selected = (
+            f", macro-F1 {100 * row['val_macro_f1']:.1f} %" if self.plan.config.select == "macro-f1" else ""
+        )
+        return (
+            f"Epoch {row['epoch']:>{len(str(self.plan.epochs))}}/{self.plan.epochs}"
+            f"  train loss {row['train_loss']:.3f}, top-1 {100 * row['train_top1']:5.1f} %"
+            f"  val loss {row['val_loss']:.3f}, top-1 {100 * row['val_top1']:5.1f} %{selected}"
+            f"  {console.duration(self.seconds())}{'  best' if better else ''}"
+        )
+
+
+def resume_command(run: Run) -> str:
+    """What to type to go on with a run."""
+    return f"san train --resume-from {run.folder}"

@@ -1,0 +1,152 @@
+"""The plan of a run as people read it, before it starts."""
+
+import math
+from typing import Any
+
+from sancli import console
+from sancli.config import AUTO
+from sancli.data.prepared import Prepared
+from sancli.engine.loop import Learner
+from sancli.tasks.planning import Plan
+from sancli.tasks.rehearsal import Rehearsal
+
+LONG_S = 3600
+"""A run that takes longer is shown with what would shorten it."""
+NOTICE = (
+    "No ImageNet weights are here, so this is from scratch; with them a network learns faster and better: "
+    "san download-weights {arch} --attention {attention}"
+)
+
+
+def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> None:
+    """Says what will be done and how long it takes, each automatic choice with its reason."""
+    config = plan.config
+    lines = {
+        "Data": data_line(plan.prepared, plan),
+        "Model": model_line(plan, learner),
+        "Images": f"{config.image_size} px{why(plan, 'image_size')}, {config.crop}, augment {config.augment}",
+        "Learning": learning_line(plan, learner),
+        "Device": f"{plan.device.describe()}, {workers_text(plan)}",
+        "Memory": plan.reasons["memory"],
+        "Time": time_line(plan, rehearsal),
+    }
+    for name, text in lines.items():
+        console.say(f"{name:<9} {text}")
+    if len(plan.train) % plan.batch_size and len(plan.train) > plan.batch_size:
+        left_out = len(plan.train) % plan.batch_size
+        console.detail(
+            f"          {left_out} images, others each time, are left out of an epoch's last batch"
+        )
+    total = rehearsal.epoch_s(plan) * plan.epochs
+    if total > LONG_S:
+        console.say(f"          {shorter(plan, total)}")
+    if plan.started_from == "scratch" and config.weights == AUTO:
+        console.say(NOTICE.format(arch=config.arch, attention=config.attention))
+
+
+def why(plan: Plan, setting: str) -> str:
+    """The reason of an automatic choice, in brackets; nothing where the user chose."""
+    reason = plan.reasons.get(setting)
+    return f" ({reason})" if reason else ""
+
+
+def data_line(prepared: Prepared, plan: Plan) -> str:
+    """Classes and images."""
+    return (
+        f"{prepared.root}: {len(plan.classes)} classes, {len(plan.train):,} training and {len(plan.val):,} "
+        "validation images"
+    )
+
+
+def model_line(plan: Plan, learner: Learner) -> str:
+    """The network, its size and where its weights are from."""
+    config = plan.config
+    kind = f" {config.attention}" if config.arch.startswith("san") else ""
+    relation = f" {config.relation}" if config.relation else ""
+    return (
+        f"{config.arch}{kind}{relation}{why(plan, 'arch')}, {parameters(learner) / 1e6:.1f} M parameters, "
+        f"from {plan.started_from}"
+    )
+
+
+def parameters(learner: Learner) -> int:
+    """How many numbers the network learns."""
+    return sum(parameter.numel() for parameter in learner.network.parameters())
+
+
+def learning_line(plan: Plan, learner: Learner) -> str:
+    """Epochs, steps, batch, rate and how classes are weighed."""
+    config = plan.config
+    parts = [
+        f"{console.plural(plan.epochs, 'epoch')} of {console.plural(plan.steps_per_epoch, 'step')}",
+        f"batch {plan.step_images}{why(plan, 'batch_size')}",
+    ]
+    if learner.micro_batch < plan.step_images:
+        parts.append(f"{learner.micro_batch} at a time")
+    parts += [f"{config.optimizer}", f"lr {config.lr:.2g}"]
+    if config.freeze_epochs:
+        parts.append(f"the head alone for {console.plural(config.freeze_epochs, 'epoch')}")
+    if config.balance != "none":
+        parts.append(f"balanced by {config.balance}{why(plan, 'balance')}")
+    return ", ".join(parts)
+
+
+def workers_text(plan: Plan) -> str:
+    """Who reads the images."""
+    if not plan.workers:
+        return f"images read in between{why(plan, 'workers')}"
+    return f"{console.plural(plan.workers, 'process', 'processes')} reading images{why(plan, 'workers')}"
+
+
+def time_line(plan: Plan, rehearsal: Rehearsal) -> str:
+    """How long it takes, from one measured batch of each kind."""
+    epoch = rehearsal.epoch_s(plan)
+    return (
+        f"about {console.duration(epoch * plan.epochs)}: {console.duration(epoch)} an epoch, "
+        f"{console.duration(rehearsal.step_s)} a step, {console.duration(rehearsal.load_s)} to read its images"
+    )
+
+
+def shorter(plan: Plan, total: float) -> str:
+    """Which options bring the run under an hour."""
+    ways = []
+    epochs = math.floor(plan.epochs * LONG_S / total)
+    if epochs >= 3:
+        ways.append(f"--epochs {epochs} (about {console.duration(total * epochs / plan.epochs)})")
+    size = int(plan.config.image_size)
+    smaller = size * math.sqrt(LONG_S / total) // 16 * 16
+    if 64 <= smaller < size:
+        ways.append(f"--image-size {smaller:.0f} (about {console.duration(total * (smaller / size) ** 2)})")
+    if plan.config.arch in ("san15", "san19", "resnet38", "resnet50"):
+        ways.append("--arch san10")
+    return (
+        f"shorter with {' or '.join(ways)}"
+        if ways
+        else "shorter with --preset fast, or --limit N images a class"
+    )
+
+
+def plan_facts(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> dict[str, Any]:
+    """The plan for --json."""
+    settings = {
+        name: getattr(plan.config, name) for name in ("arch", "attention", "image_size", "lr", "epochs")
+    }
+    return {
+        "data": str(plan.prepared.root),
+        "classes": list(plan.classes),
+        "train_images": len(plan.train),
+        "val_images": len(plan.val),
+        **settings,
+        "batch_size": plan.batch_size,
+        "micro_batch": learner.micro_batch,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "parameters": parameters(learner),
+        "started_from": plan.started_from,
+        "device": plan.device.torch_device.type,
+        "precision": plan.device.precision,
+        "workers": plan.workers,
+        "reasons": plan.reasons,
+        "step_seconds": rehearsal.step_s,
+        "load_seconds": rehearsal.load_s,
+        "seconds": rehearsal.epoch_s(plan) * plan.epochs,
+    }
