@@ -4,8 +4,11 @@ import torch
 from torch import nn
 
 from sancli.model import resnet, san
+from sancli.model.relations import RELATIONS
 
 ARCHS = (*san.LAYERS, *resnet.LAYERS)
+
+__all__ = ["ARCHS", "RELATIONS", "build"]
 
 
 def build(
@@ -22,6 +25,13 @@ def build(
     Raises:
         ValueError: A name that is not known.
     """
+    if arch not in ARCHS:
+        raise ValueError(f"arch {arch!r} is not one of {', '.join(ARCHS)}")
     if arch in resnet.LAYERS:
         return resnet.resnet(arch, num_classes).to(memory_format=torch.channels_last)
-    return san.SAN(san.ATTENTIONS[attention], san.LAYERS[arch], num_classes)
+    if attention not in RELATIONS:
+        raise ValueError(f"attention {attention!r} is not one of {', '.join(RELATIONS)}")
+    known = RELATIONS[attention]
+    if relation not in (None, *known):
+        raise ValueError(f"relation {relation!r} is not one of {', '.join(known)}")
+    return san.SAN(attention, relation or known[0], san.LAYERS[arch], num_classes)

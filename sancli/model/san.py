@@ -1,80 +1,91 @@
 """SAN, the self-attention networks of Zhao, Jia and Koltun, CVPR 2020.
 
-Shapes: N images, C channels in, R relation channels, M value channels, S channels sharing a weight, G = M / S,
-K footprint side, H x W pixels. Module names are the keys of the published checkpoints.
+Shapes: N images, C channels in, R relation channels, M value channels, S channels sharing a weight,
+G = M / S, K footprint side, H x W pixels. Module names are the keys of the published checkpoints.
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sancli import ops
+from sancli.model.relations import PAIRWISE, PATCHWISE, RELATIONS, pairwise_weights, patchwise_weights
 from sancli.model.trunk import bn_relu_conv1x1, bn_relu_pool, norm_of, pixels, stem, track
 
 LAYERS = {
     "san10": (2, 1, 2, 4, 1),
     "san15": (3, 2, 3, 5, 2),
     "san19": (3, 3, 4, 6, 3),
-}  # blocks in each stage
-KERNEL_SIZES = (3, 7, 7, 7, 7)
-PLANES = (64, 256, 512, 1024, 2048)
+}  # blocks of each stage
 
 
 class Attention(nn.Module):
-    """What the two kinds share: query, key and value are 1x1 convolutions of the same input."""
+    """What the two kinds share: query, key and value are 1x1 convolutions of the same input.
+
+    Args:
+        in_planes: C.
+        rel_planes: R.
+        out_planes: M.
+        kernel_size: K, odd.
+        relation: One of RELATIONS.
+        mapped_planes: Channels of the relation, and of the hidden layer and the output of `conv_w`.
+    """
 
     def __init__(
-        self, in_planes: int, rel_planes: int, out_planes: int, share_planes: int, kernel_size: int
+        self,
+        in_planes: int,
+        rel_planes: int,
+        out_planes: int,
+        kernel_size: int,
+        relation: str,
+        mapped_planes: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.rel_planes, self.out_planes, self.kernel_size = rel_planes, out_planes, kernel_size
+        self.planes, self.kernel_size, self.relation = (
+            [rel_planes, rel_planes, out_planes],
+            kernel_size,
+            relation,
+        )
         self.conv1 = nn.Conv2d(in_planes, rel_planes, 1)  # query
         self.conv2 = nn.Conv2d(in_planes, rel_planes, 1)  # key
         self.conv3 = nn.Conv2d(in_planes, out_planes, 1)  # value
+        related, hidden, weights = mapped_planes
+        self.conv_w = nn.Sequential(
+            nn.BatchNorm2d(related),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(related, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, weights, 1),
+        )
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """The three convolutions as one: weight [2 R + M, C, 1, 1] and bias."""
         convs = self.conv1, self.conv2, self.conv3
-        return torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs])
+        biases = [conv.bias for conv in convs if conv.bias is not None]
+        return torch.cat([conv.weight for conv in convs]), torch.cat(biases)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, M, H, W]."""
         return self.attend(F.conv2d(x, *self.merged()))
 
-    def split(self, merged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = merged.split([self.rel_planes, self.rel_planes, self.out_planes], 1)
-        return query, key, value
-
     def attend(self, merged: Tensor) -> Tensor:
-        """[N, M, H, W] from query, key and value in one tensor [N, 2 R + M, H, W]."""
+        """[N, M, H, W], from query, key and value in one tensor [N, 2 R + M, H, W]."""
         raise NotImplementedError
 
-
-class PairwiseAttention(Attention):
-    """Weighs a footprint by comparing its pixels with the middle one (section 3.1)."""
-
-    def __init__(
-        self, in_planes: int, rel_planes: int, out_planes: int, share_planes: int, kernel_size: int
-    ) -> None:
-        super().__init__(in_planes, rel_planes, out_planes, share_planes, kernel_size)
-        self.conv_w = nn.Sequential(
-            nn.BatchNorm2d(rel_planes + 2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(rel_planes + 2, rel_planes, 1, bias=False),
-            nn.BatchNorm2d(rel_planes),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(rel_planes, out_planes // share_planes, 1),
-        )
-        self.conv_p = nn.Conv2d(2, 2, 1)  # position
-
-    def attend(self, merged: Tensor) -> Tensor:
+    def operate(self, operator: Callable[..., Any], *inputs: Tensor, count: int) -> Tensor:
+        """Calls an operator with the parameters of `conv_w`, whose norms see `count` values a channel."""
         norm1, _, conv1, norm2, _, conv2 = self.conv_w
-        count = pixels(merged) * self.kernel_size**2
-        with torch.autocast(merged.device.type, enabled=False):  # 8 bits would not tell pixels apart
-            place = self.conv_p(coordinates(merged, self.conv_p.weight.dtype))  # [1, 2, H, W]
-        out, statistics1, statistics2 = ops.pairwise_attention(
-            *self.split(merged),
-            place,
-            sign=-1,
+        assert isinstance(norm1, nn.BatchNorm2d)
+        assert isinstance(norm2, nn.BatchNorm2d)
+        assert isinstance(conv1, nn.Conv2d)
+        assert isinstance(conv2, nn.Conv2d)
+        out, statistics1, statistics2 = operator(
+            *inputs,
             norm1=norm_of(norm1, count),
             weight1=conv1.weight.flatten(1),
             norm2=norm_of(norm2, count),
@@ -84,45 +95,78 @@ class PairwiseAttention(Attention):
         )
         track(norm1, statistics1, count)
         track(norm2, statistics2, count)
+        assert isinstance(out, Tensor)
         return out
+
+
+class PairwiseAttention(Attention):
+    """Weighs a footprint by comparing its pixels with the middle one (section 3.1)."""
+
+    OPERATORS = {"subtraction": -1, "summation": 1}  # the relations that are one operator, and its sign
+
+    def __init__(
+        self,
+        in_planes: int,
+        rel_planes: int,
+        out_planes: int,
+        share_planes: int,
+        kernel_size: int,
+        relation: str = RELATIONS["pairwise"][0],
+    ) -> None:
+        related = PAIRWISE[relation].planes(rel_planes) + 2  # with the position
+        mapped = related, rel_planes, out_planes // share_planes
+        super().__init__(in_planes, rel_planes, out_planes, kernel_size, relation, mapped)
+        self.conv_p = nn.Conv2d(2, 2, 1)  # position
+
+    def attend(self, merged: Tensor) -> Tensor:
+        """[N, M, H, W], from query, key and value in one tensor [N, 2 R + M, H, W]."""
+        query, key, value = merged.split(self.planes, 1)
+        with torch.autocast(merged.device.type, enabled=False):  # 8 bits would not tell pixels apart
+            place = self.conv_p(coordinates(merged, self.conv_p.weight.dtype))  # [1, 2, H, W]
+        if self.relation in self.OPERATORS:
+            operator = functools.partial(ops.pairwise_attention, sign=self.OPERATORS[self.relation])
+            count = pixels(merged) * self.kernel_size**2
+            return self.operate(operator, query, key, value, place, count=count)
+        weights = pairwise_weights(
+            PAIRWISE[self.relation], query, key, place, conv_w=self.conv_w, kernel_size=self.kernel_size
+        )
+        return ops.aggregation(value, weights, self.kernel_size)
 
 
 class PatchwiseAttention(Attention):
     """Makes all weights of a footprint from all of its pixels (section 3.2)."""
 
     def __init__(
-        self, in_planes: int, rel_planes: int, out_planes: int, share_planes: int, kernel_size: int
+        self,
+        in_planes: int,
+        rel_planes: int,
+        out_planes: int,
+        share_planes: int,
+        kernel_size: int,
+        relation: str = RELATIONS["patchwise"][0],
     ) -> None:
-        super().__init__(in_planes, rel_planes, out_planes, share_planes, kernel_size)
         groups, offsets = out_planes // share_planes, kernel_size**2
-        relation = rel_planes * (offsets + 1)
-        self.conv_w = nn.Sequential(
-            nn.BatchNorm2d(relation),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(relation, groups, 1, bias=False),
-            nn.BatchNorm2d(groups),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(groups, offsets * groups, 1),
-        )
+        related = rel_planes * (offsets + 1)  # of the query, and of the key at each offset
+        if relation in PATCHWISE:
+            related = PATCHWISE[relation].planes(kernel_size)
+        mapped = related, groups, offsets * groups
+        super().__init__(in_planes, rel_planes, out_planes, kernel_size, relation, mapped)
 
     def attend(self, merged: Tensor) -> Tensor:
-        norm1, _, conv1, norm2, _, conv2 = self.conv_w
-        count = pixels(merged)
-        out, statistics1, statistics2 = ops.patchwise_attention(
-            *self.split(merged),
-            norm1=norm_of(norm1, count),
-            weight1=conv1.weight.flatten(1),
-            norm2=norm_of(norm2, count),
-            weight2=conv2.weight.flatten(1),
-            bias2=conv2.bias,
-            kernel_size=self.kernel_size,
+        """[N, M, H, W], from query, key and value in one tensor [N, 2 R + M, H, W]."""
+        query, key, value = merged.split(self.planes, 1)
+        if self.relation not in PATCHWISE:
+            return self.operate(ops.patchwise_attention, query, key, value, count=pixels(merged))
+        weights = patchwise_weights(
+            PATCHWISE[self.relation], query, key, conv_w=self.conv_w, kernel_size=self.kernel_size
         )
-        track(norm1, statistics1, count)
-        track(norm2, statistics2, count)
-        return out
+        return ops.aggregation(value, weights, self.kernel_size)
 
 
-ATTENTIONS: dict[str, type[Attention]] = {"pairwise": PairwiseAttention, "patchwise": PatchwiseAttention}
+ATTENTIONS: dict[str, type[PairwiseAttention | PatchwiseAttention]] = {
+    "pairwise": PairwiseAttention,
+    "patchwise": PatchwiseAttention,
+}
 
 
 def coordinates(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -136,40 +180,70 @@ def coordinates(x: Tensor, dtype: torch.dtype) -> Tensor:
 class Bottleneck(nn.Module):
     """Attention on a quarter of the channels, between 1x1 convolutions, added to its input (figure 2)."""
 
-    def __init__(self, attention: type[Attention], planes: int, kernel_size: int) -> None:
+    def __init__(self, attention: str, relation: str, planes: int, kernel_size: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(planes)
-        self.sam = attention(planes, planes // 16, planes // 4, share_planes=8, kernel_size=kernel_size)
+        self.sam = ATTENTIONS[attention](planes, planes // 16, planes // 4, 8, kernel_size, relation)
         self.bn2 = nn.BatchNorm2d(planes // 4)
         self.conv = nn.Conv2d(planes // 4, planes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to the same."""
         merged = bn_relu_conv1x1(x, self.bn1, *self.sam.merged())  # [N, 3 C / 8, H, W]
         attended = self.sam.attend(merged)  # [N, C / 4, H, W]
         return x + bn_relu_conv1x1(attended, self.bn2, self.conv.weight, self.conv.bias)
 
 
 class SAN(nn.Module):
-    """Image [N, 3, H, W], H and W from 32 up, to logits [N, num_classes]."""
+    """The network: five stages of blocks, each at half the size of the one before.
 
-    def __init__(self, attention: type[Attention], layers: tuple[int, ...], num_classes: int) -> None:
+    Parameters start as torch's convolutions do (uniform, by fan-in), which is what the authors trained from:
+    their code initialises nothing.
+
+    Args:
+        attention: A key of ATTENTIONS.
+        relation: One of RELATIONS[attention].
+        layers: Blocks in each of the five stages.
+        num_classes: Length of the logits.
+    """
+
+    def __init__(self, attention: str, relation: str, layers: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        self.conv_in, self.bn_in = nn.Conv2d(3, PLANES[0], 1, bias=False), nn.BatchNorm2d(PLANES[0])
-        before = PLANES[0]
-        for i, (planes, blocks, kernel_size) in enumerate(zip(PLANES, layers, KERNEL_SIZES, strict=True)):
-            self.add_module(f"conv{i}", nn.Conv2d(before, planes, 1, bias=False))
-            self.add_module(f"bn{i}", nn.BatchNorm2d(planes))
-            stage = (Bottleneck(attention, planes, kernel_size) for _ in range(blocks))
-            self.add_module(f"layer{i}", nn.Sequential(*stage))
-            before = planes
-        self.fc = nn.Linear(before, num_classes)
+
+        def stage(planes: int, blocks: int, kernel_size: int) -> nn.Sequential:
+            return nn.Sequential(
+                *(Bottleneck(attention, relation, planes, kernel_size) for _ in range(blocks))
+            )
+
+        def conv1x1(in_planes: int, planes: int) -> nn.Conv2d:
+            return nn.Conv2d(in_planes, planes, 1, bias=False)
+
+        # The order is that of the published state dict.
+        self.conv_in, self.bn_in = conv1x1(3, 64), nn.BatchNorm2d(64)
+        self.conv0, self.bn0, self.layer0 = conv1x1(64, 64), nn.BatchNorm2d(64), stage(64, layers[0], 3)
+        self.conv1, self.bn1, self.layer1 = conv1x1(64, 256), nn.BatchNorm2d(256), stage(256, layers[1], 7)
+        self.conv2, self.bn2, self.layer2 = conv1x1(256, 512), nn.BatchNorm2d(512), stage(512, layers[2], 7)
+        self.conv3, self.bn3, self.layer3 = (
+            conv1x1(512, 1024),
+            nn.BatchNorm2d(1024),
+            stage(1024, layers[3], 7),
+        )
+        self.conv4, self.bn4, self.layer4 = (
+            conv1x1(1024, 2048),
+            nn.BatchNorm2d(2048),
+            stage(2048, layers[4], 7),
+        )
+        self.fc = nn.Linear(2048, num_classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Image [N, 3, H, W], H and W from 32 up, to logits [N, num_classes]."""
         x = stem(image, self.conv_in, self.bn_in)  # [N, 64, H / 2, W / 2]
         x = self.layer0(self.conv0(x))
         x = self.layer1(self.conv1(bn_relu_pool(x, self.bn0)))
         x = self.layer2(self.conv2(bn_relu_pool(x, self.bn1)))
         x = self.layer3(self.conv3(bn_relu_pool(x, self.bn2)))
         x = self.layer4(self.conv4(bn_relu_pool(x, self.bn3)))  # [N, 2048, H / 32, W / 32]
-        return self.fc(F.relu(self.bn4(x), inplace=True).mean((2, 3)))
+        x = F.relu(self.bn4(x), inplace=True).mean((2, 3))
+        logits: Tensor = self.fc(x)
+        return logits

@@ -3,6 +3,8 @@
 Operators say which statistics they used; updating the running ones is done here.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ def norm_of(bn: nn.BatchNorm2d, count: int) -> Norm:
     """What an operator is told of `bn`, which sees `count` values a channel.
 
     Raises:
-        ValueError: One value a channel in training: it would be its own mean, and its variance 0. As torch does.
+        ValueError: One value a channel in training, which would be its own mean. As torch does.
     """
     if not uses_batch(bn):
         return Norm(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps)
@@ -33,32 +35,36 @@ def uses_batch(bn: nn.BatchNorm2d) -> bool:
 @torch.no_grad()
 def track(bn: nn.BatchNorm2d, statistics: tuple[Tensor, Tensor], count: int) -> None:
     """Updates running statistics as BatchNorm does in training: by mean and unbiased variance."""
-    if not bn.training or not bn.track_running_stats:
+    if not bn.training or bn.running_mean is None or bn.running_var is None or bn.num_batches_tracked is None:
         return
     mean, var = statistics
     bn.num_batches_tracked.add_(1)
-    share = 1 / bn.num_batches_tracked if bn.momentum is None else bn.momentum
+    share: Any = 1 / bn.num_batches_tracked if bn.momentum is None else bn.momentum  # None: plain average
     bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), share)
     bn.running_var.lerp_((var * (count / (count - 1))).to(bn.running_var.dtype), share)
 
 
 def pixels(x: Tensor) -> int:
+    """How many values a channel of `x` [N, C, H, W] has."""
     return x.shape[0] * x.shape[2] * x.shape[3]
 
 
 def bn_relu_conv1x1(x: Tensor, bn: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y, *statistics = ops.bn_relu_conv1x1(x, norm_of(bn, pixels(x)), weight, bias)
-    track(bn, (statistics[0], statistics[1]), pixels(x))
+    """The 1x1 convolution of relu(bn(x))."""
+    y, mean, var = ops.bn_relu_conv1x1(x, norm_of(bn, pixels(x)), weight, bias)
+    track(bn, (mean, var), pixels(x))
     return y
 
 
 def bn_relu_pool(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    y, *statistics = ops.bn_relu_pool(x, norm_of(bn, pixels(x)))
-    track(bn, (statistics[0], statistics[1]), pixels(x))
+    """The 2x2 max-pool of relu(bn(x))."""
+    y, mean, var = ops.bn_relu_pool(x, norm_of(bn, pixels(x)))
+    track(bn, (mean, var), pixels(x))
     return y
 
 
 def stem(image: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
-    y, *statistics = ops.stem(image, conv.weight.flatten(1), norm_of(bn, pixels(image)))
-    track(bn, (statistics[0], statistics[1]), pixels(image))
+    """The 2x2 max-pool of relu(bn(conv(image))), conv being 1x1."""
+    y, mean, var = ops.stem(image, conv.weight.flatten(1), norm_of(bn, pixels(image)))
+    track(bn, (mean, var), pixels(image))
     return y

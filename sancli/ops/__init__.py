@@ -4,6 +4,7 @@ from sancli.ops.aggregation import aggregation
 from sancli.ops.norm import Norm
 from sancli.ops.pairwise import pairwise_attention
 from sancli.ops.patchwise import patchwise_attention
+from sancli.ops.reference.windows import reflected
 from sancli.ops.stem import stem
 from sancli.ops.trunk import bn_relu_conv1x1, bn_relu_pool
 
@@ -14,5 +15,6 @@ __all__ = [
     "bn_relu_pool",
     "pairwise_attention",
     "patchwise_attention",
+    "reflected",
     "stem",
 ]

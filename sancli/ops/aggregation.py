@@ -16,11 +16,11 @@ from sancli.ops.registry import register
 from sancli.ops.trunk import maps
 
 
-def aggregation_shapes(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
+def _aggregation_shapes(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     return maps(value, *value.shape[1:])
 
 
-def aggregation_backward_shapes(
+def _aggregation_backward_shapes(
     grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     return maps(value, *value.shape[1:]), torch.empty_like(weight)
@@ -29,16 +29,16 @@ def aggregation_backward_shapes(
 register(
     "aggregation(Tensor value, Tensor weight, int kernel_size) -> Tensor",
     plain.aggregation,
-    aggregation_shapes,
+    _aggregation_shapes,
 )
 register(
     "aggregation_backward(Tensor grad, Tensor value, Tensor weight, int kernel_size) -> (Tensor, Tensor)",
     plain.aggregation_backward,
-    aggregation_backward_shapes,
+    _aggregation_backward_shapes,
 )
 
 
-class Aggregation(torch.autograd.Function):
+class _Aggregation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
         ctx.save_for_backward(value, weight)
@@ -55,5 +55,5 @@ class Aggregation(torch.autograd.Function):
 
 def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     """Sums each pixel's footprint of `value`, weighted: [N, M, H, W]."""
-    out: Tensor = Aggregation.apply(value, weight, kernel_size)
+    out: Tensor = _Aggregation.apply(value, weight, kernel_size)
     return out

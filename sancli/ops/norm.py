@@ -29,7 +29,7 @@ class Affine(NamedTuple):
     eps: float
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """scale and shift, with scale * x + shift = (x - mean) / sqrt(var + eps) * gamma + beta."""
+        """Scale and shift: scale * x + shift = (x - mean) / sqrt(var + eps) * gamma + beta."""
         scale = self.gamma.to(self.mean.dtype) * torch.rsqrt(self.var + self.eps)
         return scale, self.beta.to(self.mean.dtype) - self.mean * scale
 

@@ -4,8 +4,8 @@
     weight = softmax over o of weight2 relu(norm2(weight1 relu(norm1(relation)))) + bias2
     out[n, c, i] = sum over o of weight[n, c mod G, o, i] * value[n, c, i + o]
 
-Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; place [1, 2, H, W]; norm1 [R + 2]; weight1 [R, R + 2];
-norm2 [R]; weight2 [G, R]. The border is reflected.
+Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; place [1, 2, H, W]; norm1 [R + 2]; weight1 [R, R +
+2]; norm2 [R]; weight2 [G, R]. The border is reflected.
 Source: section 3.1 of Zhao et al., CVPR 2020; model/san.py in hszhao/SAN.
 """
 
@@ -21,7 +21,7 @@ from sancli.ops.registry import register
 from sancli.ops.trunk import maps, statistics_like
 
 
-def pairwise_attention_shapes(
+def _pairwise_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     gamma1, gamma2, weight2 = rest[0], rest[6], rest[11]
@@ -34,7 +34,7 @@ def pairwise_attention_shapes(
     )
 
 
-def pairwise_attention_backward_shapes(
+def _pairwise_attention_backward_shapes(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, ...]:
     gamma1, beta1, _, _, _, _, weight1, gamma2, beta2, _, _, _, _, weight2, bias2, _, _ = rest
@@ -46,23 +46,25 @@ register(
     "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
     " Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1,"
     " Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2,"
-    " int kernel_size) -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor var2_used,"
+    " int kernel_size) -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor"
+    " var2_used,"
     " Tensor logsumexp)",
     plain.pairwise_attention,
-    pairwise_attention_shapes,
+    _pairwise_attention_shapes,
 )
 register(
     "pairwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
     " Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2, Tensor bias2,"
+    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2,"
+    " Tensor bias2,"
     " Tensor logsumexp, int kernel_size)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     plain.pairwise_attention_backward,
-    pairwise_attention_backward_shapes,
+    _pairwise_attention_backward_shapes,
 )
 
 
-class PairwiseAttention(torch.autograd.Function):
+class _PairwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         (
@@ -121,7 +123,7 @@ def pairwise_attention(
     kernel_size: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The output, and mean and biased variance that each of the two norms used."""
-    out, mean1, var1, mean2, var2 = PairwiseAttention.apply(
+    out, mean1, var1, mean2, var2 = _PairwiseAttention.apply(
         query, key, value, place, sign, *norm1, weight1, *norm2, weight2, bias2, kernel_size
     )
     return out, (mean1, var1), (mean2, var2)

@@ -4,8 +4,8 @@
     weight = weight2 relu(norm2(weight1 relu(norm1(relation)))) + bias2, no softmax
     out[n, c, i] = sum over o of weight[n, c mod G, o, i] * value[n, c, i + o]
 
-Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; norm1 [R * (K * K + 1)]; weight1 [G, R * (K * K + 1)];
-norm2 [G]; weight2 [G * K * K, G]. The border is reflected.
+Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; norm1 [R * (K * K + 1)]; weight1 [G, R * (K * K +
+1)]; norm2 [G]; weight2 [G * K * K, G]. The border is reflected.
 Source: section 3.2 of Zhao et al., CVPR 2020; model/san.py in hszhao/SAN.
 """
 
@@ -21,7 +21,7 @@ from sancli.ops.registry import register
 from sancli.ops.trunk import maps, statistics_like
 
 
-def patchwise_attention_shapes(
+def _patchwise_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     gamma1, gamma2 = rest[0], rest[6]
@@ -33,7 +33,7 @@ def patchwise_attention_shapes(
     )
 
 
-def patchwise_attention_backward_shapes(
+def _patchwise_attention_backward_shapes(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     gamma1, beta1, _, _, _, _, weight1, gamma2, beta2, _, _, _, _, weight2, bias2, _, _ = rest
@@ -48,20 +48,21 @@ register(
     " int kernel_size)"
     " -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor var2_used, Tensor z)",
     plain.patchwise_attention,
-    patchwise_attention_shapes,
+    _patchwise_attention_shapes,
 )
 register(
     "patchwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value,"
     " Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2, Tensor bias2,"
+    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2,"
+    " Tensor bias2,"
     " Tensor z, int kernel_size)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     plain.patchwise_attention_backward,
-    patchwise_attention_backward_shapes,
+    _patchwise_attention_backward_shapes,
 )
 
 
-class PatchwiseAttention(torch.autograd.Function):
+class _PatchwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         gamma1, beta1, mean1, _, eps1, weight1, gamma2, beta2, mean2, _, eps2, weight2, bias2, kernel_size = (
@@ -103,7 +104,7 @@ def patchwise_attention(
     kernel_size: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The output, and mean and biased variance that each of the two norms used."""
-    out, mean1, var1, mean2, var2 = PatchwiseAttention.apply(
+    out, mean1, var1, mean2, var2 = _PatchwiseAttention.apply(
         query, key, value, *norm1, weight1, *norm2, weight2, bias2, kernel_size
     )
     return out, (mean1, var1), (mean2, var2)

@@ -1,7 +1,7 @@
 """How an operator becomes known to torch: its schema, its plain implementation, and its shapes.
 
-A faster implementation for one device is one more line, `library.impl(name, function, "CUDA")`: everything else,
-autograd included, stays as it is.
+A faster implementation for one device is one more line, `library.impl(name, function, "CUDA")`: everything
+else, autograd included, stays as it is.
 """
 
 import functools

@@ -15,7 +15,7 @@ from sancli.ops.registry import register
 from sancli.ops.trunk import maps, statistics_like
 
 
-def stem_shapes(
+def _stem_shapes(
     image: Tensor,
     weight: Tensor,
     gamma: Tensor,
@@ -28,7 +28,7 @@ def stem_shapes(
     return y, *statistics_like(image, len(weight))
 
 
-def stem_backward_shapes(
+def _stem_backward_shapes(
     grad: Tensor,
     image: Tensor,
     weight: Tensor,
@@ -48,17 +48,18 @@ register(
     "stem(Tensor image, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps)"
     " -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.stem,
-    stem_shapes,
+    _stem_shapes,
 )
 register(
-    "stem_backward(Tensor grad, Tensor image, Tensor weight, Tensor gamma, Tensor beta, Tensor mean, Tensor var,"
+    "stem_backward(Tensor grad, Tensor image, Tensor weight, Tensor gamma, Tensor beta, Tensor mean,"
+    " Tensor var,"
     " float eps, bool batch, bool image_grad) -> (Tensor, Tensor, Tensor, Tensor)",
     plain.stem_backward,
-    stem_backward_shapes,
+    _stem_backward_shapes,
 )
 
 
-class Stem(torch.autograd.Function):
+class _Stem(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, weight: Tensor, *norm: Any) -> tuple[Tensor, Tensor, Tensor]:
         gamma, beta, mean, _, eps = norm
@@ -80,7 +81,7 @@ class Stem(torch.autograd.Function):
 
 def stem(image: Tensor, weight: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     """max_pool(relu(batch_norm(conv1x1(image)))), and the mean and biased variance that were used."""
-    y, mean, var = Stem.apply(
+    y, mean, var = _Stem.apply(
         image.to(autocast_type(image)), weight, *norm
     )  # custom operators are not autocast
     return y, mean, var

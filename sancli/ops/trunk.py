@@ -26,7 +26,7 @@ def statistics_like(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(channels, dtype=dtype), x.new_empty(channels, dtype=dtype)
 
 
-def bn_relu_conv1x1_shapes(
+def _bn_relu_conv1x1_shapes(
     x: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -39,7 +39,7 @@ def bn_relu_conv1x1_shapes(
     return maps(x, len(weight), *x.shape[2:]), *statistics_like(x, len(gamma))
 
 
-def bn_relu_conv1x1_backward_shapes(
+def _bn_relu_conv1x1_backward_shapes(
     grad: Tensor,
     x: Tensor,
     gamma: Tensor,
@@ -60,45 +60,48 @@ def bn_relu_conv1x1_backward_shapes(
     )
 
 
-def bn_relu_pool_shapes(
+def _bn_relu_pool_shapes(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return maps(x, x.shape[1], x.shape[2] // 2, x.shape[3] // 2), *statistics_like(x, len(gamma))
 
 
-def bn_relu_pool_backward_shapes(
+def _bn_relu_pool_backward_shapes(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return maps(x, *x.shape[1:]), torch.empty_like(gamma), torch.empty_like(beta)
 
 
 register(
-    "bn_relu_conv1x1(Tensor x, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps, Tensor weight,"
+    "bn_relu_conv1x1(Tensor x, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps, Tensor"
+    " weight,"
     " Tensor? bias) -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.bn_relu_conv1x1,
-    bn_relu_conv1x1_shapes,
+    _bn_relu_conv1x1_shapes,
 )
 register(
-    "bn_relu_conv1x1_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps,"
+    "bn_relu_conv1x1_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var,"
+    " float eps,"
     " Tensor weight, bool batch) -> (Tensor x, Tensor gamma, Tensor beta, Tensor weight, Tensor bias)",
     plain.bn_relu_conv1x1_backward,
-    bn_relu_conv1x1_backward_shapes,
+    _bn_relu_conv1x1_backward_shapes,
 )
 register(
     "bn_relu_pool(Tensor x, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps)"
     " -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.bn_relu_pool,
-    bn_relu_pool_shapes,
+    _bn_relu_pool_shapes,
 )
 register(
-    "bn_relu_pool_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps,"
+    "bn_relu_pool_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var,"
+    " float eps,"
     " bool batch) -> (Tensor, Tensor, Tensor)",
     plain.bn_relu_pool_backward,
-    bn_relu_pool_backward_shapes,
+    _bn_relu_pool_backward_shapes,
 )
 
 
-class BnReluConv1x1(torch.autograd.Function):
+class _BnReluConv1x1(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         gamma, beta, mean, _, eps, weight, bias = args
@@ -127,7 +130,7 @@ class BnReluConv1x1(torch.autograd.Function):
         )
 
 
-class BnReluPool(torch.autograd.Function):
+class _BnReluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         gamma, beta, mean, _, eps = args
@@ -151,11 +154,11 @@ def bn_relu_conv1x1(
     """The 1x1 convolution of relu(batch_norm(x)), and the mean and biased variance that were used."""
     dtype = autocast_type(x)  # custom operators are not autocast
     bias = None if bias is None else bias.to(dtype)
-    y, mean, var = BnReluConv1x1.apply(x.to(dtype), *norm, weight.to(dtype), bias)
+    y, mean, var = _BnReluConv1x1.apply(x.to(dtype), *norm, weight.to(dtype), bias)
     return y, mean, var
 
 
 def bn_relu_pool(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     """The 2x2 max-pool of relu(batch_norm(x)), and the mean and biased variance that were used."""
-    y, mean, var = BnReluPool.apply(x, *norm)
+    y, mean, var = _BnReluPool.apply(x, *norm)
     return y, mean, var

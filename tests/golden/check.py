@@ -2,8 +2,9 @@
 
 usage: python tests/golden/check.py FILE.npz [CASE...]     a case is arch:attention:HxW:batch:mode
 
-Exits 0, or prints each value that differs (name, got, expected, difference, tolerance) and exits 1. FILE is of the
-form that make_golden.py writes; README.md beside it says what is in it and why the tolerances are what they are.
+Exits 0, or prints each value that differs (name, got, expected, difference, tolerance) and exits 1. FILE is
+of the form that make_golden.py writes; README.md beside it says what is in it and why the tolerances are
+what they are.
 """
 
 import sys

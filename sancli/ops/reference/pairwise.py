@@ -1,11 +1,12 @@
 """Pairwise attention: each pixel of a footprint weighed by its relation to the middle one.
 
-Shapes: N images, R relation channels and D = R + 2 with the position, M value channels, G = M / 8 weight channels,
-K footprint side, T positions of a tile.
+Shapes: N images, R relation channels and D = R + 2 with the position, M value channels, G = M / 8 weight
+channels, K footprint side, T positions of a tile.
 
-The first BatchNorm is folded into two maps, so that the relation is relu(a_i + b_{i+o}). The second one's statistics
-follow from the first two moments of that, and so does the part of its backward that needs all of the batch:
-nothing but footprints of one tile is made, and the softmax is never computed twice in one direction.
+The first BatchNorm is folded into two maps, so that the relation is relu(a_i + b_{i+o}). The second one's
+statistics follow from the first two moments of that, and so does the part of its backward that needs all of
+the batch: nothing but footprints of one tile is made, and the softmax is never computed twice in one
+direction.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Relation:
     b: Tensor  # padded rows [D, .]
 
     def tiles(self) -> list[slice]:
+        """As `Windows.tiles`, for this width."""
         return list(self.layout.tiles(len(self.a) * self.layout.kernel_size**2))
 
     def make(self, tile: slice) -> Tensor:
@@ -44,19 +46,28 @@ class Relation:
         k = self.layout.kernel_size
         grad = torch.ops.aten.threshold_backward(grad, made, 0).view(len(self.a), k * k, -1)
         grad_a[:, tile] += grad.sum(1)
-        for o, shift in enumerate(self.layout.offsets):
-            grad_b[:, tile.start + shift : tile.stop + shift] += grad[:, o]
+        for into, part in zip(self.layout.offsets(grad_b, tile), grad.unbind(1), strict=True):
+            into += part
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Sums over the batch of the relation, [D], and of its products, [D, D]; in float64."""
-        channels = len(self.a)
-        first = self.a.new_zeros(channels, dtype=torch.float64)
-        second = self.a.new_zeros(channels, channels, dtype=torch.float64)
-        for tile in self.tiles():
-            made = self.make(tile)
-            first += made.sum(1)
-            second += made @ made.T
-        return first, second
+
+@dataclass
+class Moments:
+    """Sums over the batch of a relation, [D], and of its products, [D, D]; in float64."""
+
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def zero(cls, relation: Relation) -> "Moments":
+        """None seen yet."""
+        channels = len(relation.a)
+        zeros = relation.a.new_zeros(channels, channels + 1, dtype=torch.float64)
+        return cls(zeros[:, 0], zeros[:, 1:])
+
+    def add(self, made: Tensor) -> None:
+        """Takes a tile [D, .] into account."""
+        self.first += made.sum(1)
+        self.second += made @ made.T
 
 
 def pairwise_attention(
@@ -80,6 +91,7 @@ def pairwise_attention(
     bias2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """san::pairwise_attention."""
     a, b = operands(query, key, place, sign)
     dtype = a.dtype
     if mean1 is None or var1 is None:
@@ -98,13 +110,14 @@ def pairwise_attention(
 
 
 def operands(query: Tensor, key: Tensor, place: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-    """The two maps [N, D, H, W] whose sum over a footprint is the relation; positions are always subtracted."""
+    """The maps [N, D, H, W] with relation = a_i + b_{i+o}; positions are subtracted whatever the sign."""
     dtype, place = accumulation_type(query.dtype), place.expand(len(query), -1, -1, -1)
     a = torch.cat([query.to(dtype), place.to(dtype)], 1)
     return a, torch.cat([sign * key.to(dtype), -place.to(dtype)], 1)
 
 
 def make_relation(a: Tensor, b: Tensor, norm: Affine, kernel_size: int) -> Relation:
+    """Folds the first BatchNorm into the two maps."""
     layout = Windows.of(a, kernel_size)
     scale, shift = (x[:, None, None] for x in norm.fold())
     return Relation(layout, layout.rows(scale * a + shift, void=VOID), layout.pad(scale * b))
@@ -112,8 +125,10 @@ def make_relation(a: Tensor, b: Tensor, norm: Affine, kernel_size: int) -> Relat
 
 def hidden_statistics(relation: Relation, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of weight @ relation, [R], from the moments of the relation."""
-    first, second = (moment / count for moment in relation.moments())
-    wide = weight.double()
+    moments, wide = Moments.zero(relation), weight.double()
+    for tile in relation.tiles():
+        moments.add(relation.make(tile))
+    first, second = moments.first / count, moments.second / count
     var = ((wide @ (second - first.outer(first))) * wide).sum(1).clamp_min_(0)
     return (wide @ first).to(relation.a.dtype), var.to(relation.a.dtype)
 
@@ -127,9 +142,10 @@ def fold_into(weight: Tensor, norm: Affine) -> tuple[Tensor, Tensor]:
 def attend(
     relation: Relation, weight1: Tensor, bias1: Tensor, weight2: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The output [N, M, H, W] and the log-sum-exp [N, G, H, W] of logits = weight2 relu(weight1 relation + bias1)."""
+    """Output [N, M, H, W] and log-sum-exp [N, G, H, W] of weight2 relu(weight1 relation + bias1)."""
     layout = relation.layout
-    padded, out = layout.pad(value), layout.empty_rows(value.shape[1], value)
+    padded = layout.pad(value).unflatten(0, (-1, len(weight2)))
+    out = torch.empty_like(padded[..., layout.all])
     logsumexp = layout.empty_rows(len(weight2), value)
     for tile in relation.tiles():
         hidden = torch.addmm(bias1, weight1, relation.make(tile)).relu_()
@@ -137,10 +153,9 @@ def attend(
         largest = logits.amax(1)
         logits.sub_(largest[:, None]).exp_()
         total = logits.sum(1)
-        summed = aggregate(padded, logits, layout, tile).unflatten(0, (-1, len(weight2)))
-        out[:, tile] = summed.div_(total).flatten(0, 1)
+        torch.div(aggregate(padded, logits, layout, tile), total, out=out[..., tile])
         logsumexp[:, tile] = total.log_().add_(largest)
-    return layout.maps(out, value.dtype), layout.maps(logsumexp, out.dtype)
+    return layout.maps(out.flatten(0, 1), value.dtype), layout.maps(logsumexp, out.dtype)
 
 
 def pairwise_attention_backward(
@@ -168,6 +183,7 @@ def pairwise_attention_backward(
     logsumexp: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, ...]:
+    """san::pairwise_attention_backward."""
     norm1, norm2 = Affine(gamma1, beta1, mean1, var1, eps1), Affine(gamma2, beta2, mean2, var2, eps2)
     a, b = operands(query, key, place, sign)
     relation = make_relation(a, b, norm1, kernel_size)
@@ -187,10 +203,10 @@ def pairwise_attention_backward(
     grad_a, grad_b, grad_gamma1, grad_beta1 = norm_backward(*maps, a, b, norm1, kernel_size, batch1)
     channels = query.shape[1]
     return (
-        to_maps(grad_a[:, :channels], query),
-        to_maps(sign * grad_b[:, :channels], key),
+        _to_maps(grad_a[:, :channels], query),
+        _to_maps(sign * grad_b[:, :channels], key),
         grad_value,
-        to_maps((grad_a - grad_b)[:, channels:].sum(0, keepdim=True), place),
+        _to_maps((grad_a - grad_b)[:, channels:].sum(0, keepdim=True), place),
         grad_gamma1,
         grad_beta1,
         grad_weight1.to(weight1.dtype),
@@ -201,7 +217,7 @@ def pairwise_attention_backward(
     )
 
 
-def to_maps(x: Tensor, like: Tensor) -> Tensor:
+def _to_maps(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -223,7 +239,8 @@ def attend_backward(
         `weight2` and `value`.
     """
     layout = relation.layout
-    padded, grad, logsumexp = layout.pad(value), layout.rows(grad), layout.rows(logsumexp)
+    padded, grad = (x.unflatten(0, (-1, len(weight2))) for x in (layout.pad(value), layout.rows(grad)))
+    logsumexp = layout.rows(logsumexp)
     grad_padded, grad_weight2 = torch.zeros_like(padded), torch.zeros_like(weight2)
     products, sums = torch.zeros_like(weight1), torch.zeros_like(bias1[:, 0])
     transposed1, transposed2 = weight1.T.contiguous(), weight2.T.contiguous()
@@ -232,7 +249,7 @@ def attend_backward(
         hidden = torch.addmm(bias1, weight1, made).relu_()
         weight = (weight2 @ hidden).unflatten(1, (layout.kernel_size**2, -1))
         weight.sub_(logsumexp[:, None, tile]).exp_()
-        grads = aggregate_backward(grad[:, tile], padded, weight, grad_padded, layout, tile)
+        grads = aggregate_backward(grad[..., tile], padded, weight, grad_padded, layout, tile)
         delta = torch.mul(grads, weight).sum(1)
         grads = grads.sub_(delta[:, None]).mul_(weight).flatten(1)  # through the softmax
         grad_weight2.addmm_(grads, hidden.T)
@@ -240,7 +257,7 @@ def attend_backward(
         sums += grad_hidden.sum(1)
         products.addmm_(grad_hidden, made.T)
         relation.add_backward(transposed1 @ grad_hidden, made, tile, grad_a, grad_b)
-    return products, sums, grad_weight2, layout.fold(grad_padded, value.dtype)
+    return products, sums, grad_weight2, layout.fold(grad_padded.flatten(0, 1), value.dtype)
 
 
 def hidden_statistics_backward(
@@ -252,27 +269,29 @@ def hidden_statistics_backward(
     grad_a: Tensor,
     grad_b: Tensor,
 ) -> Tensor:
-    """Adds what reaches the relation through the statistics of weight @ relation; returns the gradient of weight.
+    """Adds what reaches the relation through the second BatchNorm's statistics; gives the gradient of `weight`.
 
-    BatchNorm subtracts scale * (mean_beta + normalised * mean_gamma) from the gradient of its input z, the means
-    being those of the gradients of beta and gamma. That is linear in z = weight @ relation, so one product with a
-    [D, D] matrix takes it back to the relation.
+    BatchNorm subtracts scale * (mean_beta + normalised * mean_gamma) from the gradient of its input z, the
+    means being those of the gradients of beta and gamma. That is linear in z = weight @ relation, so one
+    product with a [D, D] matrix takes it back to the relation.
     """
     scale, _ = norm.fold()
     slope = -scale * mean_gamma * torch.rsqrt(norm.var + norm.eps)
     constant = -scale * mean_beta - slope * norm.mean
     matrix, vector = weight.T @ (slope[:, None] * weight), weight.T @ constant
+    moments = Moments.zero(relation)
     for tile in relation.tiles():
         made = relation.make(tile)
+        moments.add(made)
         relation.add_backward(torch.addmm(vector[:, None], matrix, made), made, tile, grad_a, grad_b)
-    first, second = (moment.to(weight.dtype) for moment in relation.moments())
+    first, second = moments.first.to(weight.dtype), moments.second.to(weight.dtype)
     return constant.outer(first) + slope[:, None] * (weight @ second)
 
 
 def norm_backward(
     grad_a: Tensor, grad_b: Tensor, a: Tensor, b: Tensor, norm: Affine, kernel_size: int, batch: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a and b, and of gamma and beta of the first BatchNorm, from those of its output's two maps."""
+    """Gradients of a, b, and the first BatchNorm's gamma and beta, from those of the two folded maps."""
     scale, _ = norm.fold()
     grad_scale = (grad_a * a + grad_b * b).sum((0, 2, 3))
     grad_gamma, grad_beta, *statistics = norm.fold_backward(grad_scale, grad_a.sum((0, 2, 3)))

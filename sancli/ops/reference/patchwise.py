@@ -1,7 +1,8 @@
 """Patchwise attention: weights made from the concatenation of a footprint's pixels.
 
-Shapes: N images, R relation channels, M value channels, G = M / 8 weight channels, K footprint side, T positions of
-a tile. The relation has R * (K * K + 1) channels: the query's R, then K * K for each channel of the key.
+Shapes: N images, R relation channels, M value channels, G = M / 8 weight channels, K footprint side, T
+positions of a tile. The relation has R * (K * K + 1) channels: the query's R, then K * K for each channel of
+the key.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Relation:
         return x[:channels], x[channels:].view(channels, k, k, -1)
 
     def windows(self, tile: slice) -> tuple[Tensor, Tensor]:
+        """What a tile is made from, as `parts`."""
         return self.query[:, tile], self.layout.windows(self.key, tile)
 
     def make(self, tile: slice) -> Tensor:
@@ -62,6 +64,7 @@ def patchwise_attention(
     bias2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """san::patchwise_attention."""
     mean1, var1 = relation_statistics(query, key, mean1, var1, kernel_size)
     relation = make_relation(query, key, Affine(gamma1, beta1, mean1, var1, eps1), kernel_size)
     z = generate(relation, weight1.to(relation.scale.dtype), value.dtype)
@@ -93,6 +96,7 @@ def patchwise_attention_backward(
     z: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """san::patchwise_attention_backward."""
     norm1, norm2 = Affine(gamma1, beta1, mean1, var1, eps1), Affine(gamma2, beta2, mean2, var2, eps2)
     hidden = trunk.norm_relu(z, norm2)
     grad_hidden, grad_value, grad_weight2, grad_bias2 = attend_backward(
@@ -150,12 +154,13 @@ def add_statistics_backward(
 
 
 def make_relation(query: Tensor, key: Tensor, norm: Affine, kernel_size: int) -> Relation:
+    """Lays out what the tiles are made from."""
     layout = Windows.of(query, kernel_size)
     return Relation(layout, layout.rows(query), layout.pad(key), *norm.fold())
 
 
 def generate(relation: Relation, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """z = weight @ relation, [N, G, H, W]."""
+    """The hidden layer before its BatchNorm, weight @ relation: [N, G, H, W]."""
     z = relation.layout.empty_rows(len(weight), relation.query)
     for tile in relation.layout.tiles(weight.shape[1]):
         z[:, tile] = weight @ relation.make(tile)
@@ -184,42 +189,43 @@ def generate_backward(
             torch.mul(source, part, out=into)
         grad_scale += made.sum(1)
         torch.mul(from_query, scale_query, out=grad_query[:, tile])
-        into = layout.windows(grad_key, tile)
-        for i in range(layout.kernel_size):
-            for j in range(layout.kernel_size):
-                into[:, i, j].addcmul_(from_key[:, i, j], scale_key[:, i, j])
+        parts, scales = from_key.flatten(1, 2).unbind(1), scale_key.flatten(1, 2).unbind(1)
+        for into, part, scale in zip(layout.offsets(grad_key, tile), parts, scales, strict=True):
+            into.addcmul_(part, scale)
     return grad_query, grad_key, grad_scale, grad_shift, grad_weight
 
 
 def attend(hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
     """Aggregates `value` with the weights `weight @ hidden + bias`, [N, M, H, W]."""
-    layout = Windows.of(value, kernel_size)
-    rows, padded, out = layout.rows(hidden), layout.pad(value), layout.empty_rows(value.shape[1], value)
+    layout, groups = Windows.of(value, kernel_size), hidden.shape[1]
+    rows, padded = layout.rows(hidden), layout.pad(value).unflatten(0, (-1, groups))
     weight, bias = weight.to(rows.dtype), bias.to(rows.dtype)[:, None]
+    out = torch.empty_like(padded[..., layout.all])
     for tile in layout.tiles(len(weight)):
-        weights = torch.addmm(bias, weight, rows[:, tile]).unflatten(0, (-1, kernel_size**2))
-        out[:, tile] = aggregate(padded, weights, layout, tile)
-    return layout.maps(out, value.dtype)
+        weights = torch.addmm(bias, weight, rows[:, tile]).unflatten(0, (groups, -1))
+        out[..., tile] = aggregate(padded, weights, layout, tile)
+    return layout.maps(out.flatten(0, 1), value.dtype)
 
 
 def attend_backward(
     grad: Tensor, hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of hidden, value, weight and bias."""
-    layout = Windows.of(value, kernel_size)
-    rows, padded, grad = layout.rows(hidden), layout.pad(value), layout.rows(grad)
+    layout, groups = Windows.of(value, kernel_size), hidden.shape[1]
+    rows = layout.rows(hidden)
+    padded, grad = (x.unflatten(0, (-1, groups)) for x in (layout.pad(value), layout.rows(grad)))
     weight, bias = weight.to(rows.dtype), bias.to(rows.dtype)
-    grad_rows, grad_padded = torch.empty_like(rows), torch.zeros_like(padded)
-    grad_weight, grad_bias, transposed = (
-        torch.zeros_like(weight),
-        torch.zeros_like(bias),
+    grad_rows, grad_padded, transposed = (
+        torch.empty_like(rows),
+        torch.zeros_like(padded),
         weight.T.contiguous(),
     )
+    grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
     for tile in layout.tiles(len(weight)):
-        weights = torch.addmm(bias[:, None], weight, rows[:, tile]).unflatten(0, (-1, kernel_size**2))
-        grads = aggregate_backward(grad[:, tile], padded, weights, grad_padded, layout, tile).flatten(0, 1)
+        weights = torch.addmm(bias[:, None], weight, rows[:, tile]).unflatten(0, (groups, -1))
+        grads = aggregate_backward(grad[..., tile], padded, weights, grad_padded, layout, tile).flatten(0, 1)
         grad_weight.addmm_(grads, rows[:, tile].T)
         grad_bias += grads.sum(1)
         grad_rows[:, tile] = transposed @ grads
-    grad_hidden, grad_value = layout.maps(grad_rows, hidden.dtype), layout.fold(grad_padded, value.dtype)
-    return grad_hidden, grad_value, grad_weight, grad_bias
+    grad_value = layout.fold(grad_padded.flatten(0, 1), value.dtype)
+    return layout.maps(grad_rows, hidden.dtype), grad_value, grad_weight, grad_bias

@@ -1,8 +1,8 @@
 """The stem, 1x1 convolution, BatchNorm, ReLU and 2x2 max-pool of the image, image by image.
 
 Shapes: image [N, 3, H, W], channels last; weight [C, 3]; y [N, C, H / 2, W / 2].
-The statistics of the convolution's output follow from those of the image: with mu its mean and V its covariance,
-3 numbers and 3 x 3, the mean is weight mu and the variance diag(weight V weight^T).
+The statistics of the convolution's output follow from those of the image: with mu its mean and V its
+covariance, 3 numbers and 3 x 3, the mean is weight mu and the variance diag(weight V weight^T).
 """
 
 import torch
@@ -49,6 +49,7 @@ def stem(
     var: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """san::stem."""
     mean, var = statistics(image, weight, mean, var)
     kernel, bias = folded(weight, Affine(gamma, beta, mean, var, eps), image.dtype)
     images = channels_last(image).split(

@@ -49,6 +49,7 @@ def norm_relu_backward(
 
 
 def channels_last(x: Tensor) -> Tensor:
+    """Itself where it already is."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -62,6 +63,7 @@ def bn_relu_conv1x1(
     weight: Tensor,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """san::bn_relu_conv1x1."""
     x = channels_last(x)
     mean, var = statistics(x, mean, var)
     y = F.conv2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), weight, bias)
@@ -79,6 +81,7 @@ def bn_relu_conv1x1_backward(
     weight: Tensor,
     batch: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """san::bn_relu_conv1x1_backward."""
     x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
     y = norm_relu(x, norm)
     grad_y, grad_weight, grad_bias = aten.convolution_backward(
@@ -91,6 +94,7 @@ def bn_relu_conv1x1_backward(
 def bn_relu_pool(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """san::bn_relu_pool."""
     x = channels_last(x)
     mean, var = statistics(x, mean, var)
     return channels_last(F.max_pool2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), 2)), mean, var
@@ -99,6 +103,7 @@ def bn_relu_pool(
 def bn_relu_pool_backward(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """san::bn_relu_pool_backward."""
     x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
     y = norm_relu(x, norm)
     grad_y = pool_backward(channels_last(grad), y)
@@ -108,5 +113,8 @@ def bn_relu_pool_backward(
 
 def pool_backward(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of x, from that of its 2x2 max-pool."""
-    indices = F.max_pool2d_with_indices(x, 2)[1]  # int64, so made here and not kept since forward
-    return aten.max_pool2d_with_indices_backward(grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, indices)
+    indices = aten.max_pool2d_with_indices(x, [2, 2])[1]  # int64: made here rather than kept since forward
+    grad_x: Tensor = aten.max_pool2d_with_indices_backward(
+        grad, x, [2, 2], [2, 2], [0, 0], [1, 1], False, indices
+    )
+    return grad_x
