@@ -1,12 +1,10 @@
 """Zips: nothing unsafe is unpacked, nothing damaged is taken for whole, and what a file really is is said."""
 
-import os
 import stat
 import struct
 import zipfile
 
 import pytest
-
 from folders import class_tree, contents, fill_zip, picture
 
 TREE = class_tree("cat", "dog")
@@ -175,9 +173,9 @@ def test_count_in_is_count_out(san, tmp_path, monkeypatch):
     fill_zip("a.zip", TREE | ghosts)
     outcome = san("prepare", "a.zip", "--val", "0.25")
     assert outcome.code == 0, outcome.stderr
-    written = [path for path in (tmp_path / "data" / "a").rglob("*.png")]
+    written = list((tmp_path / "data" / "a").rglob("*.png"))
     assert sorted(path.read_bytes() for path in written) == sorted(map(picture, TREE.values()))
-    assert os.stat(written[0]).st_nlink == 1
+    assert written[0].stat().st_nlink == 1
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
 
 

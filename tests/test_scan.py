@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from folders import class_tree, fill, picture
 from PIL import Image
 
-from folders import class_tree, fill, picture
 from sancli import console
 from sancli.data import scan
 from sancli.data.scan import hash_file, hash_source, scan_file, scan_files

@@ -138,7 +138,7 @@ def test_a_report_drops_nothing():
 
 def test_classes_too_small_are_left_out_in_every_split():
     pictures = [*pile(cat=5, dog=5, eel=1), image("test/eel/9.png", "e", "test")]
-    found = select(pictures, {"val": 0.2}, PrepareConfig(source=Path()))
+    found = select(pictures, {"cat", "dog", "eel"}, {"val": 0.2}, PrepareConfig(source=Path()))
     assert found.small == {"eel": 1}
     assert {picture.label for picture in found.pictures} == {"cat", "dog"}
     assert sorted(problem.path for problem in found.problems) == ["eel/0.png", "test/eel/9.png"]
@@ -146,4 +146,4 @@ def test_classes_too_small_are_left_out_in_every_split():
 
 def test_fewer_than_two_classes_is_an_error_that_says_what_is_left():
     with pytest.raises(DataError, match=r"left: cat \(5\); too few usable training images: dog \(1\)"):
-        select(pile(cat=5, dog=1), {}, PrepareConfig(source=Path()))
+        select(pile(cat=5, dog=1), {"cat", "dog"}, {}, PrepareConfig(source=Path()))

@@ -44,8 +44,16 @@ def shares(images: Iterable[Placed], config: PrepareConfig) -> dict[str, float]:
     return {split: share for split, share in wanted.items() if share and split not in brought}
 
 
-def select(pictures: list[Picture], to_split: dict[str, float], config: PrepareConfig) -> Selection:
+def select(
+    pictures: list[Picture], wanted: set[str], to_split: dict[str, float], config: PrepareConfig
+) -> Selection:
     """Applies duplicates, limits and the split to labelled images.
+
+    Args:
+        pictures: Those that can be used.
+        wanted: All classes, those without a usable image too.
+        to_split: From `shares`.
+        config: The rest of the settings.
 
     Raises:
         DataError: Fewer than two classes are left.
@@ -63,18 +71,17 @@ def select(pictures: list[Picture], to_split: dict[str, float], config: PrepareC
         train, over = limit(train, config.max_per_class, seed=config.seed)
         found.over = len(over)
         found.problems += [Problem(picture.path, "over --max-per-class", "left out") for picture in over]
-    labels = {picture.label for picture in pictures}
-    train, brought = _leave_small(found, train, brought, labels=labels, least=config.min_per_class)
+    train, brought = _leave_small(found, train, brought, wanted=wanted, least=config.min_per_class)
     found.pictures = sorted(split_off(train, to_split, seed=config.seed) + brought, key=Picture.order)
     _check_two_classes(found)
     return found
 
 
 def _leave_small(
-    found: Selection, train: list[Picture], brought: list[Picture], *, labels: set[str | None], least: int
+    found: Selection, train: list[Picture], brought: list[Picture], *, wanted: set[str], least: int
 ) -> tuple[list[Picture], list[Picture]]:
     counts = Counter(picture.label for picture in train)
-    found.small = {label: counts[label] for label in sorted(map(str, labels)) if counts[label] < least}
+    found.small = {label: counts[label] for label in sorted(wanted) if counts[label] < least}
     for picture in train + brought:
         if picture.label in found.small:
             words = f"class {picture.label} has fewer than {least} usable training images"

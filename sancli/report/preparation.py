@@ -4,6 +4,7 @@ from typing import Any
 
 from sancli.config import SPLITS
 from sancli.console import plural, result, say, table, warn
+from sancli.errors import printable
 
 SHOWN = 5
 """Files named on the screen; problems.csv has them all."""
@@ -47,7 +48,7 @@ def _say_sums(facts: dict[str, Any]) -> None:
 
 def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
     for problem in problems[:SHOWN]:
-        say(f"  {problem['path']}: {problem['problem']}")
+        say("  " + printable(f"{problem['path']}: {problem['problem']}"))  # a name may hold a newline
     if len(problems) > SHOWN:
         say(f"  and {len(problems) - SHOWN:,} more{', in problems.csv' if written else ''}")
 

@@ -22,7 +22,7 @@ from sancli.data.prepared import MANIFEST, UNLABELLED, Manifest, Prepared, open_
 from sancli.data.scan import Scan, scan_files
 from sancli.data.selection import Selection, select, shares
 from sancli.data.source import Source, open_source
-from sancli.errors import DataError, UsageError
+from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 
 NOT_IN_RESULT = ("source", "out", "dry_run", "force")
@@ -45,6 +45,11 @@ class Work:
     def paths(self) -> list[str]:
         """Of the images, relative to the source."""
         return [image.path for image in self.images]
+
+    @property
+    def classes(self) -> set[str]:
+        """Names of the classes that are wanted, before any image is read."""
+        return {image.label for image in self.images if image.label is not None}
 
     @property
     def unusable(self) -> list[Problem]:
@@ -73,7 +78,7 @@ def run(config: PrepareConfig) -> None:
         scans = scan_files(files, max_pixels=config.max_pixels)
         bad = bad_files(work, scans)
         labelled, unlabelled = pictures(work, files, scans)
-        chosen = select(labelled, work.to_split, config)
+        chosen = select(labelled, work.classes, work.to_split, config)
         problems = sorted(work.unusable + bad + chosen.problems)
         facts = gather(work, scans, chosen, unlabelled, problems)
         if folder is not None:
@@ -105,14 +110,14 @@ def look(config: PrepareConfig) -> Work:
 def say_look(source: Source, layout: Layout) -> None:
     """Names the layout and why, and what is ignored, before anything is read or written."""
     names = sorted({image.label for image in layout.images if image.label is not None})
-    some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
     say(f"Layout: {layout.name}, because {layout.why}.")
     say(f"{plural(len(source.listing.images), 'image')}, {len(names)} classes: {some}")
     if source.listing.others:
         count = source.listing.others.total()
         say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
     for name in layout.empty:
-        warn(f"class {name} is left out: its folder holds no image.")
+        warn(f"class {printable(name)} is left out: its folder holds no image.")
 
 
 def unchanged(work: Work) -> Prepared | None:
@@ -151,7 +156,7 @@ def bad_files(work: Work, scans: list[Scan]) -> list[Problem]:
         if scan.reason is not None
     ]
     if bad and work.config.bad == "fail":
-        some = "; ".join(f"{problem.path}: {problem.problem}" for problem in bad[:3])
+        some = "; ".join(printable(f"{problem.path}: {problem.problem}") for problem in bad[:3])
         raise DataError(
             f"{plural(len(bad), 'file')} of {len(scans):,} could not be used.",
             why=f"{some}{'; ...' if len(bad) > 3 else ''}.",
@@ -210,7 +215,8 @@ def gather(
             "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
-        "classes_left_out": chosen.small | dict.fromkeys(work.layout.empty, 0),
+        "classes_left_out": chosen.small,
+        "empty_folders": work.layout.empty,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
 
