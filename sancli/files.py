@@ -137,6 +137,19 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether some process holds `folder` now."""
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):  # OSError: not ours to lock, so that nobody can say
+        return True
+    lock.release()
+    return False
+
+
 def unused(path: Path) -> Path:
     """The path itself, or where it exists the first of path-002, path-003, ... that does not."""
     numbered = (path.with_stem(f"{path.stem}-{number:03}") for number in itertools.count(2))

@@ -44,7 +44,7 @@ class Prediction:
 
 def as_csv(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes a row an image: path, (true,) label, confidence, label_2, confidence_2, ..., error."""
-    ranks = max((len(one.top) for one in predictions), default=1)
+    ranks = max([1, *(len(one.top) for one in predictions)])
     known = any(one.true is not None for one in predictions)
     names = [name for rank in range(2, ranks + 1) for name in (f"label_{rank}", f"confidence_{rank}")]
     header = ("path", *(["true"] if known else []), "label", "confidence", *names, "error")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sancli import console
 from sancli.errors import WeightsError
+from sancli.files import is_locked
 from sancli.runs import Run, runs_by_age
 
 HEADER = ("run", "network", "data", "px", "best top-1", "state", "date")
@@ -34,7 +35,7 @@ def describe(run: Run) -> dict[str, Any]:
         return entry | {"state": "damaged", "reason": error.why}
     done = max(last_epoch(run), info.epoch)
     return entry | {
-        "state": "finished" if info.finished else f"stopped at epoch {done}",
+        "state": state_of(run, finished=info.finished, done=done),
         "arch": info.arch,
         "attention": info.attention,
         "data": info.data.get("name"),
@@ -44,6 +45,13 @@ def describe(run: Run) -> dict[str, Any]:
         "best_epoch": info.epoch,
         "epochs": done,
     }
+
+
+def state_of(run: Run, *, finished: bool, done: int) -> str:
+    """Whether the run is complete, goes on at this moment, or can be resumed."""
+    if finished:
+        return "finished"
+    return f"training, {done} done" if is_locked(run.folder) else f"stopped at epoch {done}"
 
 
 def last_epoch(run: Run) -> int:

@@ -1,0 +1,71 @@
+"""`san runs`: what was trained here, newest first."""
+
+import json
+import os
+
+from sancli.data.preprocessing import Preprocessing
+from sancli.files import locked, write_json
+from sancli.runs import ModelInfo, Run
+
+
+def make_run(folder, *, age, **changes):
+    known = {
+        "name": folder.name,
+        "classes": ("a", "b"),
+        "arch": "san10",
+        "attention": "patchwise",
+        "relation": None,
+        "preprocessing": Preprocessing(image_size=96),
+        "metrics": {"top1": 0.8125},
+        "epoch": 7,
+        "data": {"name": "scenes"},
+    }
+    folder.mkdir(parents=True)
+    write_json(Run(folder).info, ModelInfo(**known | changes).to_dict())
+    os.utime(Run(folder).info, (1.7e9 - age, 1.7e9 - age))
+    return Run(folder)
+
+
+def test_runs_are_listed_with_their_figures_newest_first(san, tmp_path):
+    make_run(tmp_path / "old-001", age=100, arch="resnet26")
+    stopped = make_run(tmp_path / "new-001", age=10, finished=False)
+    stopped.metrics.write_text("epoch,val_top1\n" + "".join(f"{epoch},0.5\n" for epoch in range(1, 10)))
+    outcome = san("runs", "--runs-dir", tmp_path)
+    assert outcome.code == 0
+    first, second = outcome.stdout.splitlines()[1:]
+    for expected in ("new-001", "san10 patchwise", "scenes", "96", "81.2 %", "stopped at epoch 9"):
+        assert expected in first
+    for expected in ("old-001", "resnet26 ", "finished, 7 epochs"):
+        assert expected in second
+    assert outcome.stderr.splitlines()[-1] == f"Next: san eval --model {tmp_path / 'new-001'}"
+
+
+def test_a_run_that_goes_on_is_told_from_one_that_stopped(san, tmp_path):
+    run = make_run(tmp_path / "a-001", age=0, finished=False)
+    with locked(run.folder):
+        assert "training, 7 done" in san("runs", "--runs-dir", tmp_path).stdout
+    assert "stopped at epoch 7" in san("runs", "--runs-dir", tmp_path).stdout
+
+
+def test_runs_as_json(san, tmp_path):
+    make_run(tmp_path / "a-001", age=0)
+    (one,) = json.loads(san("runs", "--runs-dir", tmp_path, "--json").stdout)["runs"]
+    assert one["folder"] == str(tmp_path / "a-001")
+    assert (one["metrics"], one["best_epoch"], one["state"]) == ({"top1": 0.8125}, 7, "finished")
+
+
+def test_a_damaged_run_is_named_and_hides_no_other(san, tmp_path):
+    make_run(tmp_path / "good-001", age=10)
+    make_run(tmp_path / "bad-001", age=0).info.write_text("{")
+    outcome = san("runs", "--runs-dir", tmp_path)
+    assert outcome.code == 0
+    assert "damaged" in outcome.stdout
+    assert "good-001" in outcome.stdout
+
+
+def test_no_runs_is_no_fault(san, tmp_path):
+    outcome = san("runs", "--runs-dir", tmp_path / "none")
+    assert outcome.code == 0
+    assert outcome.stdout == ""
+    assert outcome.stderr.splitlines()[-1] == "Next: san train"
+    assert json.loads(san("runs", "--runs-dir", tmp_path / "none", "--json").stdout) == {"runs": []}
