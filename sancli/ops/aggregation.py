@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sancli.ops.reference import aggregation as plain
-from sancli.ops.registry import register
+from sancli.ops.registry import first_derivative_only, register
 from sancli.ops.trunk import maps
 
 
@@ -47,7 +46,7 @@ class _Aggregation(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grads = torch.ops.san.aggregation_backward(grad, *ctx.saved_tensors, ctx.kernel_size)
         return *grads, None

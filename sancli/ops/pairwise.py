@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sancli.ops.norm import Norm
 from sancli.ops.reference import pairwise as plain
-from sancli.ops.registry import register
+from sancli.ops.registry import first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -93,7 +92,7 @@ class _PairwiseAttention(torch.autograd.Function):
         return out, *statistics
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, place, logsumexp, mean1, var1, mean2, var2, *parameters = ctx.saved_tensors
         gamma1, beta1, weight1, gamma2, beta2, weight2, bias2 = parameters

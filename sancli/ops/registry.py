@@ -30,3 +30,19 @@ def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(first, *args)
 
     return wrapped
+
+
+def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses a derivative of a derivative: backward is an operator, which autograd cannot see into.
+
+    torch's own `once_differentiable` lets through those that reach the saved tensors alone,
+    and they would be 0.
+    """
+
+    @functools.wraps(backward)
+    def wrapped(ctx: Any, *grads: torch.Tensor) -> Any:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("the san operators have no second derivative: leave out create_graph=True")
+        return backward(ctx, *grads)
+
+    return wrapped

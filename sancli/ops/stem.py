@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sancli.ops.norm import Norm, autocast_type
 from sancli.ops.reference import stem as plain
-from sancli.ops.registry import register
+from sancli.ops.registry import first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -70,7 +69,7 @@ class _Stem(torch.autograd.Function):
         return y, mean_used, var_used
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         image_grad = ctx.needs_input_grad[0]
         grad_image, *grads = torch.ops.san.stem_backward(

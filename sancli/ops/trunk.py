@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sancli.ops.norm import Norm, accumulation_type, autocast_type
 from sancli.ops.reference import trunk as plain
-from sancli.ops.registry import register
+from sancli.ops.registry import first_derivative_only, register
 
 
 def maps(like: Tensor, channels: int, height: int, width: int) -> Tensor:
@@ -112,7 +111,7 @@ class _BnReluConv1x1(torch.autograd.Function):
         return y, mean_used, var_used
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, mean, var, weight = ctx.saved_tensors
         grad_x, grad_gamma, grad_beta, grad_weight, grad_bias = torch.ops.san.bn_relu_conv1x1_backward(
@@ -141,7 +140,7 @@ class _BnReluPool(torch.autograd.Function):
         return y, mean_used, var_used
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, mean, var = ctx.saved_tensors
         grads = torch.ops.san.bn_relu_pool_backward(grad, x, gamma, beta, mean, var, ctx.eps, ctx.batch)

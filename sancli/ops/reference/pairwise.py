@@ -269,7 +269,7 @@ def hidden_statistics_backward(
     grad_a: Tensor,
     grad_b: Tensor,
 ) -> Tensor:
-    """Adds what reaches the relation through the second BatchNorm's statistics; gives the gradient of `weight`.
+    """Adds what reaches the relation through the second norm's statistics; gives the gradient of `weight`.
 
     BatchNorm subtracts scale * (mean_beta + normalised * mean_gamma) from the gradient of its input z, the
     means being those of the gradients of beta and gamma. That is linear in z = weight @ relation, so one
