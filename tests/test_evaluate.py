@@ -195,6 +195,15 @@ def test_a_place_that_exists_is_never_written_over(san, here):
     assert not list((here / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    "option", [("--split", "tset"), ("--worst", 401), ("--workers", -1), ("--tta", "flop")]
+)
+def test_a_value_that_no_evaluation_could_use_is_refused(san, here, option):
+    outcome = san("eval", *option)
+    assert outcome.code == 2
+    assert "fix:" in outcome.stderr
+
+
 def test_out_names_the_folder(san, here):
     assert san("eval", "--data", "data/colours", "--out", "a/b").code == 0
     assert {path.name for path in (here / "a" / "b").iterdir()} == FILES

@@ -87,6 +87,23 @@ def test_an_output_that_exists_is_refused_before_any_work(san, here):
     assert (here / "p.csv").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_said_before_any_work(san, here):
+    (here / "file").write_text("")
+    outcome = san("predict", "photos", "-o", "file/p.csv")
+    assert outcome.code == 6
+    assert "Using" not in outcome.stderr  # no model was opened
+    assert san("predict", "photos", "--sort-into", "file").code == 6
+
+
+@pytest.mark.parametrize(
+    "option", [("--topk", 0), ("--min-confidence", 2), ("-o", "p.txt"), ("--workers", -1), ("--tta", "flop")]
+)
+def test_a_value_that_no_prediction_could_use_is_refused(san, here, option):
+    outcome = san("predict", "photos", *option)
+    assert outcome.code == 2
+    assert "fix:" in outcome.stderr
+
+
 def test_json_is_one_object_on_stdout(san, here):
     outcome = san("predict", "photos", "--json", "--topk", 2)
     answer = json.loads(outcome.stdout)

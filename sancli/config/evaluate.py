@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sancli.config.base import DEVICES, PRECISIONS, SPLITS, Config, check_range
+from sancli.config.base import AUTO, DEVICES, PRECISIONS, SPLITS, Config, check_range
 from sancli.errors import check_choice
 
 
@@ -37,4 +37,5 @@ class EvalConfig(Config):
         check_choice("--device", self.device, DEVICES)
         check_choice("--precision", self.precision, PRECISIONS)
         check_range("--batch-size", self.batch_size, 1, 1_000_000)
-        check_range("--worst", self.worst, 0, 1000)
+        check_range("--worst", self.worst, 0, 400)  # one sheet of pictures
+        check_range("--workers", None if self.workers == AUTO else self.workers, 0, 1024)

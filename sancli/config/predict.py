@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sancli.config.base import DEVICES, PRECISIONS, Config, check_range
+from sancli.config.base import AUTO, DEVICES, PRECISIONS, Config, check_range
 from sancli.config.evaluate import EvalConfig
 from sancli.config.prepare import PrepareConfig
 from sancli.errors import check_choice
@@ -43,3 +43,4 @@ class PredictConfig(Config):
         check_range("--min-confidence", self.min_confidence, 0, 1)
         check_range("--batch-size", self.batch_size, 1, 1_000_000)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
+        check_range("--workers", None if self.workers == AUTO else self.workers, 0, 1024)
