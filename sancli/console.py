@@ -22,6 +22,8 @@ from rich.text import Text
 from sancli.errors import SanError, printable
 
 T = TypeVar("T")
+LINE_INTERVAL = 2.0
+"""Seconds between two lines of progress in a log file: quick work gets its last line alone."""
 people = Console(stderr=True, highlight=False, markup=False, emoji=False)
 results = Console(highlight=False, markup=False, emoji=False)
 
@@ -134,7 +136,7 @@ def next_command(*words: object) -> None:
 
 @contextmanager
 def progress(what: str, *, total: int, unit: str, lines: bool = True) -> Iterator["Bar"]:
-    """A bar that moves on a terminal, and in a log file one line for every tenth of the work.
+    """A bar that moves on a terminal, and in a log file a line for a tenth of the work, two seconds apart at least.
 
     Without `lines` a log file gets none: the caller says better ones.
     """
@@ -152,17 +154,22 @@ class Bar:
         self.lines = lines and rich_bar.disable
         self.rich_bar, self.what, self.total, self.unit = rich_bar, what, total, unit
         self.task = rich_bar.add_task(what, total=total, rate="", extra="")
-        self.began, self.done, self.said = time.monotonic(), 0, 0
+        self.began = self.last_line = time.monotonic()
+        self.done = self.said = 0
 
     def advance(self, count: int = 1, *, extra: str = "") -> None:
         """Adds `count` to what is done; `extra` stands at the end of the line."""
         self.done += count
         rate = f"{self.done / max(time.monotonic() - self.began, 1e-9):.1f} {self.unit}/s"
         self.rich_bar.update(self.task, completed=self.done, rate=rate, extra=extra)
-        tenth = self.done * 10 // max(self.total, 1)
-        if self.lines and tenth > self.said:
-            self.said = tenth
-            say(f"{self.what} {self.done}/{self.total} {rate} {extra}".rstrip())
+        if self.lines:
+            self._say_a_tenth(f"{self.what} {self.done}/{self.total} {rate} {extra}".rstrip())
+
+    def _say_a_tenth(self, line: str) -> None:
+        tenth, now = self.done * 10 // max(self.total, 1), time.monotonic()
+        if tenth > self.said and (now - self.last_line >= LINE_INTERVAL or self.done == self.total):
+            self.said, self.last_line = tenth, now
+            say(line)
 
 
 def track(items: Iterable[T], what: str, *, total: int, unit: str) -> Iterator[T]:

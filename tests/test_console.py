@@ -38,7 +38,8 @@ def test_markup_and_escapes_in_names_are_shown_as_they_are(capsys):
     assert "[red]\\x1b.jpg" in out
 
 
-def test_a_log_file_gets_a_line_for_each_tenth_and_no_bar(capsys):
+def test_a_log_file_gets_a_line_for_each_tenth_and_no_bar(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_INTERVAL", 0)
     assert list(console.track(range(50), "Reading", total=50, unit="images")) == list(range(50))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
