@@ -136,7 +136,7 @@ def next_command(*words: object) -> None:
 
 @contextmanager
 def progress(what: str, *, total: int, unit: str, lines: bool = True) -> Iterator["Bar"]:
-    """A bar that moves on a terminal, and in a log file a line for a tenth of the work, two seconds apart at least.
+    """A bar that moves on a terminal; in a log file a line for each tenth of the work, none for quick work.
 
     Without `lines` a log file gets none: the caller says better ones.
     """
