@@ -341,3 +341,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
     outcome = san("prepare", fill_zip("a.zip", PETS))
     assert outcome.code == 6
     assert "10 B are free" in outcome.stderr
+
+
+def test_many_classes_do_not_flood_the_screen(san, place):
+    fill("many", class_tree(*(f"c{i:03}" for i in range(100)), count=2))
+    outcome = san("prepare", "many")
+    assert outcome.code == 0
+    assert "The 20 smallest of 100 classes" in outcome.stdout
+    assert max(map(len, outcome.stderr.splitlines())) < 200
+    assert len(outcome.stdout.splitlines()) < 30

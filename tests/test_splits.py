@@ -112,7 +112,7 @@ def test_contradictory_labels_are_dropped_from_train_all_of_them():
 def test_a_train_image_with_a_twin_in_val_or_test_is_dropped(split):
     found, kept = resolved(image("train/cat/1.png", "x", "train"), image(f"{split}/cat/1.png", "x", split))
     assert kept == [f"{split}/cat/1.png"]
-    assert found.shared == {("train", split): 1}
+    assert found.shared == {("train", split): 2}
     assert found.dropped["across_splits"] == 1
 
 

@@ -95,7 +95,7 @@ def prepare(
     ] = PrepareConfig.bad,
     max_pixels: MaxPixels = PrepareConfig.max_pixels,
     min_per_class: Annotated[
-        int, typer.Option(help="Classes with fewer training images are named.")
+        int, typer.Option(help="Classes with fewer training images are left out and named.")
     ] = PrepareConfig.min_per_class,
     max_per_class: Annotated[
         int | None, typer.Option(help="Take at most so many training images a class.")

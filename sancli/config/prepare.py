@@ -25,11 +25,14 @@ class PrepareConfig(Config):
     max_pixels: int = 89_478_485
     """Pillow's own limit: above it a small file may be a decompression bomb."""
     min_per_class: int = 2
+    """Classes with fewer usable training images are left out, and named."""
     max_per_class: int | None = None
+    """Of the training images, before val is taken from them."""
     only: str | None = None
     """Class names, separated by commas."""
     skip: str | None = None
     link: str = "auto"
+    """auto: a hard link where the disk allows it, else a copy. A link shares its bytes with the source."""
     dry_run: bool = False
     force: bool = False
 

@@ -26,7 +26,7 @@ class Duplicates:
     dropped: Counter[str] = field(default_factory=Counter)
     """Images dropped, each under the worst that was found of it: classes, then splits, then inside."""
     shared: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Files that two splits have in common."""
+    """Files whose bytes two splits have in common."""
     kept: list[Picture] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -67,7 +67,8 @@ def _record(found: Duplicates, twins: list[Picture], keep: list[Picture]) -> Non
     found.sets[CLASSES] += len(classes) > 1
     found.sets[LEAK] += len(splits) > 1
     found.sets[INSIDE] += len(classes) == 1 and len(splits) == 1
-    found.shared.update((str(one), str(other)) for one, other in combinations(splits, 2))
+    for pair in combinations(splits, 2):
+        found.shared[str(pair[0]), str(pair[1])] += sum(twin.split in pair for twin in twins)
     for picture in twins:
         kind, other = _worst(picture, [twin for twin in twins if twin is not picture])
         words = WORDS[kind].format(label=other.label, path=other.path, split=other.split)

@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 INTEL_NAMES = {"seg_train": "train", "seg_test": "test", "seg_pred": UNLABELLED}
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,14 @@ def recognise(listing: Listing, *, source: str, wanted: str = "auto") -> Layout:
                 _check_no_splits(found, source)
             return found
     looked_for = "; ".join(str(layout.__doc__).rstrip(".") for layout in tried)
+    inner = [ending for ending in ARCHIVES if listing.others[ending]]
+    example = f"give each class a folder of its own:\n    {source}/\n      cat/1.jpg\n      dog/2.jpg"
     raise DataError(
         f"no labelled images in {source}.",
         why=f"found {describe(listing)}; looked for {looked_for}.",
-        fix=f"give each class a folder of its own:\n    {source}/\n      cat/1.jpg\n      dog/2.jpg",
+        fix=f"unpack the {' and '.join(inner)} files in it first."
+        if inner and not listing.images
+        else example,
     )
 
 

@@ -1,4 +1,7 @@
-"""Gives every image its place in the prepared folder: a safe, unique name, and a link instead of a copy."""
+"""Gives every image its place in the prepared folder: a safe, unique name, and a link instead of a copy.
+
+A hard link shares its bytes with the source, so nothing in a prepared folder is ever modified in place.
+"""
 
 import os
 import shutil

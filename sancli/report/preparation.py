@@ -1,5 +1,7 @@
 """What `san prepare` found and did, on the screen: from the same facts that --json gives."""
 
+import re
+from collections import Counter
 from typing import Any
 
 from sancli.config import SPLITS
@@ -8,6 +10,16 @@ from sancli.errors import printable
 
 SHOWN = 5
 """Files named on the screen; problems.csv has them all."""
+OVER_LIMIT = "over --max-per-class"
+"""A problem that the user asked for."""
+WAYS = {  # how images came into the prepared folder, and what that means
+    "hard": "by hard link: they share their bytes with the source, which is never changed",
+    "sym": "by symbolic link: they need the source where it is",
+    "copy": "copied",
+    "move": "unpacked",
+}
+MANY = 40
+"""Classes above which the table shows the smallest alone."""
 TINY = 20
 """Training images under which a class is named: with fewer, even its accuracy is a guess."""
 
@@ -17,9 +29,9 @@ def show(facts: dict[str, Any]) -> None:
     result(_counts(facts["counts"]))
     _say_sums(facts)
     for action, title in (("skipped", "could not be used"), ("left out", "left out")):
-        chosen = [problem for problem in facts["problems"] if problem["action"] == action]
+        chosen = [p for p in facts["problems"] if p["action"] == action and p["problem"] != OVER_LIMIT]
         if chosen:
-            warn(f"{plural(len(chosen), 'file')} {title}:")
+            warn(f"{plural(len(chosen), 'file')} {title} ({_kinds(chosen)}):")
             _say_some(chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
     _say_classes(facts)
@@ -28,15 +40,24 @@ def show(facts: dict[str, Any]) -> None:
 def _counts(counts: dict[str, dict[str, int]]) -> Any:
     splits = [split for split in SPLITS if split in counts]
     classes = sorted({name for split in splits for name in counts[split]})
-    rows: list[list[object]] = [[name, *(counts[split].get(name, 0) for split in splits)] for name in classes]
+    if len(classes) > MANY:  # the small ones are those to worry about
+        smallest = sorted(classes, key=lambda name: counts["train"][name])[: MANY // 2]
+        shown, title = sorted(smallest), f"The {len(smallest)} smallest of {len(classes):,} classes"
+    else:
+        shown, title = classes, None
+    rows: list[list[object]] = [[name, *(counts[split].get(name, 0) for split in splits)] for name in shown]
     rows.append(["all", *(sum(counts[split].values()) for split in splits)])
-    return table(["class", *splits], rows)
+    return table(["class", *splits], rows, title=title)
 
 
 def _say_sums(facts: dict[str, Any]) -> None:
     taken, found = facts["images_taken"], facts["images_found"]
     unlabelled = f", {facts['unlabelled']:,} of them unlabelled" if facts["unlabelled"] else ""
     say(f"{taken:,} of {plural(found, 'image')} taken{unlabelled}.")
+    if over := sum(problem["problem"] == OVER_LIMIT for problem in facts["problems"]):
+        say(f"{plural(over, 'image')} {OVER_LIMIT} left out.")
+    for way, count in facts["written"].items():
+        say(f"{plural(count, 'image')} {WAYS[way]}.")
     for split, share in facts["split_off"].items():
         say(f"{split}: {share:.0%} of each class, chosen by seed {facts['seed']}; the source brings none.")
     say(f"Largest class over smallest, in train: {facts['largest_over_smallest']:.1f}")
@@ -44,6 +65,12 @@ def _say_sums(facts: dict[str, Any]) -> None:
         say(f"{plural(facts['turned'], 'image')} will be turned upright, as EXIF says.")
     if facts["several_frames"]:
         say(f"{plural(facts['several_frames'], 'file')} with several frames or pages: the first is used.")
+
+
+def _kinds(problems: list[dict[str, str]]) -> str:
+    """For people: 7 truncated, 1 not an image."""
+    kinds = Counter(re.split(r" \(|: ", problem["problem"])[0] for problem in problems)
+    return ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds.most_common())
 
 
 def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
@@ -65,7 +92,7 @@ def _say_duplicates(facts: dict[str, Any]) -> None:
         _say_some(_about(facts, "contradictory label"), written=written)
     for pair, count in facts["duplicates"]["shared"].items():
         splits = " and ".join(pair.split("-"))
-        warn(f"leak: {2 * count:,} files are byte-identical in {splits} ({plural(count, 'pair')}).")
+        warn(f"leak: {count:,} files are byte-identical in {splits}.")
     if sets["across_splits"]:
         say(f"  {_dropped(dropped['across_splits'])} for leaks; what val and test bring is kept:")
         _say_some(_about(facts, "leak"), written=written)
@@ -80,9 +107,13 @@ def _dropped(count: int) -> str:
 
 
 def _say_classes(facts: dict[str, Any]) -> None:
-    for name, count in facts["classes_left_out"].items():
-        warn(f"class {name} is left out: {plural(count, 'usable training image')}.")
-    train = facts["counts"].get("train", {})
-    if tiny := {name: count for name, count in train.items() if count < TINY}:
-        names = ", ".join(f"{name} ({count})" for name, count in tiny.items())
-        warn(f"fewer than {TINY} training images: {names}. Expect little of these classes.")
+    if small := facts["classes_left_out"]:
+        warn(f"too few usable training images, left out: {_some_classes(small)}.")
+    if tiny := {name: count for name, count in facts["counts"]["train"].items() if count < TINY}:
+        warn(f"fewer than {TINY} training images: {_some_classes(tiny)}. Expect little of them.")
+
+
+def _some_classes(counts: dict[str, int]) -> str:
+    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
+    more = len(counts) - SHOWN
+    return f"{shown} and {plural(more, 'more class', 'more classes')}" if more > 0 else shown

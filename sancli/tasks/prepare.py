@@ -82,7 +82,7 @@ def run(config: PrepareConfig) -> None:
         problems = sorted(work.unusable + bad + chosen.problems)
         facts = gather(work, scans, chosen, unlabelled, problems)
         if folder is not None:
-            facts["files"] = write(folder, work, chosen.pictures + unlabelled, problems, scans)
+            facts["written"] = write(folder, work, chosen.pictures + unlabelled, problems, scans)
     finish(work, facts)
 
 
@@ -116,8 +116,9 @@ def say_look(source: Source, layout: Layout) -> None:
     if source.listing.others:
         count = source.listing.others.total()
         say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
-    for name in layout.empty:
-        warn(f"class {printable(name)} is left out: its folder holds no image.")
+    if layout.empty:
+        some = ", ".join(map(printable, layout.empty[:8])) + (", ..." if len(layout.empty) > 8 else "")
+        warn(f"{plural(len(layout.empty), 'class', 'classes')} without an image, left out: {some}")
 
 
 def unchanged(work: Work) -> Prepared | None:
@@ -190,7 +191,7 @@ def gather(
 ) -> dict[str, Any]:
     """Everything worth knowing about this run: what --json prints, and the screen is made from."""
     counts = count(chosen.pictures)
-    train = counts.get("train", {})
+    train = counts["train"]
     return {
         "command": "prepare",
         "source": str(work.config.source),
@@ -203,10 +204,11 @@ def gather(
         "unlabelled": len(unlabelled),
         "images_found": len(work.source.listing.images),
         "images_taken": len(chosen.pictures) + len(unlabelled),
+        "written": {},
         "ignored": dict(work.source.listing.others),
         "split_off": work.to_split,
         "seed": work.config.seed,
-        "largest_over_smallest": max(train.values()) / min(train.values()),
+        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
         "turned": sum(scan.turned for scan in scans),
         "several_frames": sum(scan.frames for scan in scans),
         "duplicates": {
