@@ -119,7 +119,7 @@ def gradients(function, *args, **kwargs):
     """Outputs, and gradients of a fixed random sum of the first of them."""
     outputs = function(*args, **kwargs)
     first = outputs[0] if isinstance(outputs, tuple) else outputs
-    seed = random(*first.shape, seed=9, grad=False).to(first.dtype)
+    seed = random(*first.shape, seed=9, grad=False).to(first)
     return outputs, torch.autograd.grad(first, list(tensors(args, kwargs)), seed, allow_unused=True)
 
 

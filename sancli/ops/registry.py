@@ -17,16 +17,16 @@ def register(schema: str, plain: Callable[..., Any], fake: Callable[..., Any]) -
     """Defines san::NAME, implemented by `plain` on every device; `fake` gives the shapes alone."""
     name = schema.partition("(")[0]
     library.define(schema)
-    library.impl(name, without_autocast(plain), "CompositeExplicitAutograd")
+    library.impl(name, by_itself(plain), "CompositeExplicitAutograd")
     torch.library.register_fake(f"san::{name}", fake, lib=library)
 
 
-def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps autocast from reaching the products inside an operator: it chooses its own types."""
+def by_itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps autocast and autograd out of an operator: types are its own choice, backward is written out."""
 
     @functools.wraps(function)
     def wrapped(first: torch.Tensor, *args: Any) -> Any:
-        with torch.autocast(first.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
             return function(first, *args)
 
     return wrapped
