@@ -7,7 +7,8 @@ import test_patchwise
 import torch
 import torch.nn.functional as F
 
-from sancli.model import RELATIONS, build
+from sancli.model import build
+from sancli.model.relations import RELATIONS
 from sancli.ops import pairwise_attention, patchwise_attention
 
 pytestmark = [

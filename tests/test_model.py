@@ -1,6 +1,8 @@
 """The networks as users of torch expect them: sizes, names, modes, types, compile, export, memory."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sancli import config
-from sancli.model import ARCHS, RELATIONS, build
+from sancli.model import build, resnet, san
+from sancli.model.relations import RELATIONS
 from sancli.model.san import ATTENTIONS, SAN, Bottleneck
 from sancli.model.zoo import BASELINES, PUBLISHED
 
@@ -33,9 +36,19 @@ def step(net, x):
 
 
 def test_the_command_line_offers_what_there_is():
-    assert config.ARCHS == ARCHS
+    assert (*san.LAYERS, *resnet.LAYERS) == config.ARCHS
     assert set(config.ATTENTIONS) == set(RELATIONS)
     assert config.RELATIONS == RELATIONS
+
+
+def test_the_zoo_is_read_without_torch():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from sancli.model import zoo"],
+        capture_output=True,
+        text=True,
+    )
+    assert "sancli.model.zoo" in done.stderr
+    assert " torch" not in done.stderr
 
 
 @pytest.mark.parametrize("network", [*PUBLISHED.values(), *BASELINES.values()])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sancli.model import RELATIONS
+from sancli.model.relations import RELATIONS
 from sancli.model.san import ATTENTIONS, coordinates
 
 C, R, M, K = 6, 2, 8, 3

@@ -1,37 +1,41 @@
-"""The networks, from their names."""
+"""The networks, from their names. Facts about them are in `zoo`, which is read without torch."""
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from sancli.model import resnet, san
-from sancli.model.relations import RELATIONS
+from sancli.model import zoo
 
-ARCHS = (*san.LAYERS, *resnet.LAYERS)
+if TYPE_CHECKING:
+    from torch import nn
 
-__all__ = ["ARCHS", "RELATIONS", "build"]
+__all__ = ["build", "zoo"]
 
 
 def build(
     arch: str, *, attention: str = "patchwise", relation: str | None = None, num_classes: int
-) -> nn.Module:
+) -> "nn.Module":
     """A network with fresh parameters: image [N, 3, H, W] to logits [N, num_classes], its last layer `fc`.
 
     Args:
-        arch: One of ARCHS. The baselines have neither attention nor relation.
-        attention: "pairwise" or "patchwise".
+        arch: san10, san15, san19, resnet26, resnet38 or resnet50; the last three have no attention.
+        attention: A key of relations.RELATIONS.
         relation: One of RELATIONS[attention]; None: that of the published networks.
         num_classes: Length of the logits.
 
     Raises:
         ValueError: A name that is not known.
     """
-    if arch not in ARCHS:
-        raise ValueError(f"arch {arch!r} is not one of {', '.join(ARCHS)}")
+    from sancli.model import relations, resnet, san
+
     if arch in resnet.LAYERS:
-        return resnet.resnet(arch, num_classes).to(memory_format=torch.channels_last)
-    if attention not in RELATIONS:
-        raise ValueError(f"attention {attention!r} is not one of {', '.join(RELATIONS)}")
-    known = RELATIONS[attention]
-    if relation not in (None, *known):
+        return resnet.resnet(arch, num_classes)
+    layers = _lookup(san.LAYERS, arch, "arch")
+    known = _lookup(relations.RELATIONS, attention, "attention")
+    if relation is not None and relation not in known:
         raise ValueError(f"relation {relation!r} is not one of {', '.join(known)}")
-    return san.SAN(attention, relation or known[0], san.LAYERS[arch], num_classes)
+    return san.SAN(attention, relation or known[0], layers, num_classes)
+
+
+def _lookup(known: dict[str, tuple], name: str, what: str) -> tuple:
+    if name not in known:
+        raise ValueError(f"{what} {name!r} is not one of {', '.join(known)}")
+    return known[name]

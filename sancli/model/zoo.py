@@ -1,7 +1,7 @@
 """The published networks and the baselines beside them: facts alone, no torch.
 
-Accuracy is on the validation images of ImageNet, as the authors print it: Zhao, Jia and Koltun, CVPR 2020, and
-the README of hszhao/SAN. The weights of the baselines are not published.
+Accuracy is on the validation images of ImageNet, as the authors print it in their paper and in the README of
+hszhao/SAN. The weights of the baselines are not published.
 """
 
 from dataclasses import dataclass
