@@ -13,7 +13,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,14 +143,19 @@ def decode(data: bytes, *, max_pixels: int = PrepareConfig.max_pixels) -> Decode
     kind = what_is(data[:HEAD_BYTES])
     said: list[str] = []
     try:
-        with pillow_limits(max_pixels), native_stderr.captured(said) if kind == "TIFF" else nullcontext():
-            return _decode(data, max_pixels)  # of all the decoders, libtiff alone writes to descriptor 2
+        with pillow_limits(max_pixels), _silenced(kind, said):
+            return _decode(data, max_pixels)
     except BadImage:
         raise
     except UnknownScale as error:
         raise BadImage(str(error)) from None
     except Exception as error:  # fuzzing brings ten kinds out of Pillow, and none may stop a run
         raise BadImage(_reason(error, said, kind=kind, size=len(data), max_pixels=max_pixels)) from None
+
+
+def _silenced(kind: str | None, said: list[str]) -> AbstractContextManager[None]:
+    """Of all the decoders, libtiff alone writes to descriptor 2."""
+    return native_stderr.captured(said) if kind == "TIFF" else nullcontext()
 
 
 def _decode(data: bytes, max_pixels: int) -> Decoded:
@@ -179,12 +184,13 @@ def _orientation(image: Image.Image) -> int:
 
 def has_frames(data: bytes) -> bool:
     """Whether a readable image holds more pictures than the first, which alone is used."""
-    if what_is(data[:HEAD_BYTES]) not in ("GIF", "TIFF", "WebP", "PNG", "AVIF"):
+    kind = what_is(data[:HEAD_BYTES])
+    if kind not in ("GIF", "TIFF", "WebP", "PNG", "AVIF"):
         return False
     with (
         suppress(Exception),  # the second picture may be damaged, which is nobody's concern
         pillow_limits(PrepareConfig.max_pixels),
-        native_stderr.captured([]),
+        _silenced(kind, []),
         Image.open(io.BytesIO(data), formats=FORMATS) as image,
     ):
         return bool(getattr(image, "is_animated", False))
@@ -223,8 +229,8 @@ def _too_large(pixels: int, max_pixels: int) -> str:
 
 
 def _short(text: str) -> str:
-    """One safe line that is the same in every run: no addresses, no end of line."""
-    text = re.sub(r" at 0x[0-9a-f]+", "", printable(" ".join(text.split())))
+    """One safe line that is the same in every run: no addresses, nor the name that libtiff makes up."""
+    text = re.sub(r" at 0x[0-9a-f]+|^tempfile\.tif: ", "", printable(" ".join(text.split())))
     return text[:100].rstrip(".")
 
 
