@@ -33,7 +33,10 @@ def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
     matrix = confusion(logits.argmax(1), labels, num_classes)
     table = per_class(matrix)
     predicted = matrix.sum(0) > 0
-    figures = {"loss": F.cross_entropy(logits, labels), "top1": int(matrix.diagonal().sum()) / len(labels)}
+    figures: dict[str, Tensor | float] = {
+        "loss": F.cross_entropy(logits, labels),
+        "top1": int(matrix.diagonal().sum()) / len(labels),
+    }
     if num_classes >= TOP5_FROM:
         figures["top5"] = multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5)
     figures["balanced"] = table.recall[table.support > 0].mean()

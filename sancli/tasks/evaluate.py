@@ -74,7 +74,8 @@ def data_of(model: Model, folder: Path | None) -> Prepared:
 def _own_data(model: Model) -> Path:
     known = model.info.data.get("path")
     if known is not None and Path(known, MANIFEST).is_file():
-        return Path(known)
+        folder, here = Path(known), Path.cwd()
+        return folder.relative_to(here) if folder.is_relative_to(here) else folder  # shorter in every table
     raise DataError(
         "the data to measure on is not known." if known is None else f"{known} is not there.",
         why=f"{model.path} says that it was trained on {known or 'no prepared folder'}.",
