@@ -24,7 +24,7 @@ ONLY_IN = {  # a heavy or fickle library has one door
     "cupy": ("ops/cuda/",),
     "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
     "rich": ("console.py",),
-    "torchvision": ("data/transforms.py", "model/resnet.py"),
+    "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("ops/cpu.py",),
 }
 

@@ -8,12 +8,12 @@ from sancli.config import DownloadConfig
 from sancli.console import emit, next_command, result, say, size, table
 from sancli.data.preprocessing import Preprocessing
 from sancli.errors import UsageError, WeightsError, closest
-from sancli.model.resnet import imagenet_classes
+from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import BASELINES, PUBLISHED, SOURCE, Network
 
 DRIVE = "https://drive.google.com/file/d/{}/view"
 LIST = "list"
-HEADER = ("name", "attention", "parameters", "FLOPs", "top-1", "top-5", "size", "here")
+HEADER = ("name", "attention", "params", "FLOPs", "top-1", "top-5", "size", "downloaded")
 
 
 def run(config: DownloadConfig) -> None:
@@ -141,16 +141,15 @@ def facts(name: str) -> dict[str, object]:
 
 def row(name: str, network: Network) -> tuple[object, ...]:
     """One line of the table; what is not downloaded has the size that it would have."""
-    published = name in PUBLISHED
-    here = published and weights.is_downloaded(name)
+    here = name in PUBLISHED and weights.is_downloaded(name)
     count = weights.cached(name).stat().st_size if here else network.parameters_m * 1e6 * 4  # fp32
     return (
         name,
-        network.attention or "convolution",
-        f"{network.parameters_m:.1f} M",
-        f"{network.flops_g:.1f} G",
+        network.attention or "-",
+        f"{network.parameters_m} M",
+        f"{network.flops_g} G",
         network.top1,
         network.top5,
         size(count),
-        ("yes" if here else "no") if published else "not published",
+        ("yes" if here else "no") if name in PUBLISHED else "-",
     )

@@ -1,0 +1,73 @@
+"""san doctor: one line for each thing, exit 0 on a machine that works, and words where one is broken."""
+
+import importlib
+import json
+
+import pytest
+import torch
+
+from sancli.tasks import doctor, selfcheck
+
+
+def test_a_machine_that_works_is_told_so(san, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = san("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert done.code == 0
+    assert found["ok"] is True
+    assert [check["name"] for check in found["checks"]] == [
+        "python", "torch", "libraries", "gpu", "cupy", "compiler", "operators", "disk", "weights",
+    ]  # fmt: skip
+    assert {check["state"] for check in found["checks"]} <= {"ok", "missing"}
+    assert "none in " in found["checks"][-1]["text"]
+    for check in found["checks"]:
+        assert check["text"]
+        assert "\n" not in check["text"]
+
+
+def test_a_library_that_cannot_be_imported_ends_with_words_and_exit_5(san, monkeypatch):
+    real = importlib.import_module
+
+    def broken(name):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist\nand more")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    done = san("doctor", "--json")
+    assert done.code == 5
+    assert "torchvision: RuntimeError: operator torchvision::nms does not exist." in done.stderr
+    assert "fix: install into a fresh environment" in done.stderr
+    assert json.loads(done.stdout)["ok"] is False
+
+
+def test_a_wrong_operator_is_noticed(monkeypatch):
+    monkeypatch.setattr(selfcheck.PatchwiseAttention, "forward", lambda layer, x: layer.conv3(x))
+    monkeypatch.setattr(selfcheck, "BEFORE_NORM", ("conv1", "conv2", "conv_w"))
+    with pytest.raises(AssertionError):  # most parameters get no gradient
+        selfcheck.largest_difference("cpu")
+
+
+def test_a_slightly_wrong_operator_is_noticed(monkeypatch):
+    right = selfcheck.PatchwiseAttention.attend
+    monkeypatch.setattr(selfcheck.PatchwiseAttention, "attend", lambda *args: right(*args) * 1.001)
+    assert doctor.operators().state == "broken"
+
+
+def test_the_check_changes_nothing():
+    torch.manual_seed(7)
+    wanted = torch.rand(1)
+    torch.manual_seed(7)
+    assert selfcheck.largest_difference("cpu") < 1e-5
+    assert torch.equal(torch.rand(1), wanted)
+
+
+def test_a_folder_that_cannot_be_written_is_said(monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert doctor.disk().state == "missing"
+    assert "cannot be written" in doctor.disk().text
+
+
+def test_a_missing_compiler_is_no_fault(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert doctor.compiler().state == "missing"
