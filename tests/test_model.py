@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,6 +159,20 @@ def test_autocast_trains_in_bf16_with_statistics_in_fp32(attention):
 def test_memory_format_of_the_image_does_not_matter(attention):
     net, x = tiny(attention).eval(), images(2, 3, 64, 48)
     torch.testing.assert_close(net(x), net(x.to(memory_format=torch.channels_last)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_the_network_trains_as_the_naive_one_of_the_benchmark(attention):
+    """Which makes every footprint by unfold, in torch's own layers."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    from networks import Published
+
+    net, x = tiny(attention).double(), images(2, 3, 128, 128, dtype=torch.float64)
+    naive = Published(copy.deepcopy(net))
+    torch.testing.assert_close(step(net, x), step(naive, x))
+    for (name, p), q in zip(net.named_parameters(), naive.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(dict(net.named_buffers()), dict(naive.net.named_buffers()))
 
 
 @pytest.mark.parametrize("attention", KINDS)
