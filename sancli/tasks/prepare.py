@@ -5,7 +5,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from sancli.console import emit, next_command, plural, say, warn
 from sancli.data import classes
 from sancli.data.building import building, check_free, check_places
 from sancli.data.duplicates import KINDS
-from sancli.data.layouts import Layout, Placed, recognise
+from sancli.data.layouts import Layout, recognise
 from sancli.data.listing import Problem
 from sancli.data.picture import Picture
 from sancli.data.placing import assign_names, place_files
+from sancli.data.plan import Plan
 from sancli.data.prepared import MANIFEST, UNLABELLED, Manifest, Prepared, open_prepared, write_prepared
 from sancli.data.scan import Scan, scan_files
 from sancli.data.selection import Selection, select, shares
@@ -25,68 +25,28 @@ from sancli.data.source import Source, open_source
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 
-NOT_IN_RESULT = ("source", "out", "dry_run", "force")
-"""Settings that do not change what a prepared folder holds."""
-
-
-@dataclass
-class Work:
-    """What is known about a source by its names alone, and what is to be made of it."""
-
-    source: Source
-    out: Path
-    layout: Layout
-    images: list[Placed]
-    """The images of the classes that are wanted, and the unlabelled ones."""
-    to_split: dict[str, float]
-    config: PrepareConfig
-
-    @property
-    def paths(self) -> list[str]:
-        """Of the images, relative to the source."""
-        return [image.path for image in self.images]
-
-    @property
-    def classes(self) -> set[str]:
-        """Names of the classes that are wanted, before any image is read."""
-        return {image.label for image in self.images if image.label is not None}
-
-    @property
-    def unusable(self) -> list[Problem]:
-        """What names alone tell: links, fifos, images outside every class."""
-        return self.source.listing.problems + self.layout.left_out
-
-    def sha256(self, hashes: list[str] | None = None) -> str:
-        """Of all that decides the result; without the hashes of the images they are read."""
-        return self.source.sha256(self.paths, hashes, others=[problem.path for problem in self.unusable])
-
-    def options(self) -> dict[str, Any]:
-        """The settings that decide the result, as dataset.json has them."""
-        values = dataclasses.asdict(self.config)
-        return {key: value for key, value in values.items() if key not in NOT_IN_RESULT}
-
 
 def run(config: PrepareConfig) -> None:
     """Prepares a source, or says that it was prepared already."""
-    work = look(config)
-    if not config.force and (prepared := unchanged(work)):
-        say(f"{work.out} is prepared already, from the same source with the same options: nothing to do.")
-        emit({"command": "prepare", "out": str(work.out), "unchanged": True} | prepared.manifest.to_dict())
-        next_command("san", "train", work.out)
+    plan = look(config)
+    if not config.force and (prepared := unchanged(plan)):
+        say(f"{plan.out} is prepared already, from the same source with the same options: nothing to do.")
+        emit({"command": "prepare", "out": str(plan.out), "unchanged": True} | prepared.manifest.to_dict())
+        next_command("san", "train", plan.out)
         return
-    with workplace(work) as folder, work.source.files(work.paths, folder) as files:
+    with workplace(plan) as folder, plan.source.files(plan.paths, folder) as files:
         scans = scan_files(files, max_pixels=config.max_pixels)
-        bad = bad_files(work, scans)
-        labelled, unlabelled = pictures(work, files, scans)
-        chosen = select(labelled, work.classes, work.to_split, config)
-        problems = sorted(work.unusable + bad + chosen.problems)
-        facts = gather(work, scans, chosen, unlabelled, problems)
+        bad = bad_files(plan, scans)
+        labelled, unlabelled = pictures(plan, files, scans)
+        chosen = select(labelled, plan.classes, plan.to_split, config)
+        problems = sorted(plan.unusable + bad + chosen.problems)
+        facts = gather(plan, scans, chosen, unlabelled, problems)
         if folder is not None:
-            facts["written"] = write(folder, work, chosen.pictures + unlabelled, problems, scans)
-    finish(work, facts)
+            facts["written"] = write(folder, plan, chosen.pictures + unlabelled, problems, scans)
+    finish(plan, facts)
 
 
-def look(config: PrepareConfig) -> Work:
+def look(config: PrepareConfig) -> Plan:
     """Lists the source, recognises its layout, chooses classes and splits; writes nothing."""
     source = open_source(config.source)
     out = config.out or Path("data") / source.name
@@ -104,7 +64,7 @@ def look(config: PrepareConfig) -> Work:
     say_look(source, layout)
     for warning in classes.check_splits(images):
         warn(warning)
-    return Work(source, out, layout, classes.cleaned(images), shares(images, config), config)
+    return Plan(source, out, layout, classes.cleaned(images), shares(images, config), config)
 
 
 def say_look(source: Source, layout: Layout) -> None:
@@ -121,31 +81,31 @@ def say_look(source: Source, layout: Layout) -> None:
         warn(f"{plural(len(layout.empty), 'class', 'classes')} without an image, left out: {some}")
 
 
-def unchanged(work: Work) -> Prepared | None:
+def unchanged(plan: Plan) -> Prepared | None:
     """What is there already, where it is whole and made from the same images with the same settings."""
-    if not (work.out / MANIFEST).is_file():
+    if not (plan.out / MANIFEST).is_file():
         return None
     try:
-        prepared = open_prepared(work.out)
+        prepared = open_prepared(plan.out)
     except DataError:
         return None
     manifest = prepared.manifest
-    same = manifest.options == work.options() and manifest.layout == work.layout.name and prepared.is_whole()
-    return prepared if same and manifest.source["sha256"] == work.sha256() else None
+    same = manifest.options == plan.options() and manifest.layout == plan.layout.name and prepared.is_whole()
+    return prepared if same and manifest.source["sha256"] == plan.sha256() else None
 
 
 @contextmanager
-def workplace(work: Work) -> Iterator[Path | None]:
+def workplace(plan: Plan) -> Iterator[Path | None]:
     """Gives the folder that becomes OUT; None with --dry-run."""
-    if work.config.dry_run:
+    if plan.config.dry_run:
         yield None
         return
-    check_free(work.out, force=work.config.force)
-    with building(work.out) as folder:
+    check_free(plan.out, force=plan.config.force)
+    with building(plan.out) as folder:
         yield folder
 
 
-def bad_files(work: Work, scans: list[Scan]) -> list[Problem]:
+def bad_files(plan: Plan, scans: list[Scan]) -> list[Problem]:
     """The files that are no usable images.
 
     Raises:
@@ -153,10 +113,10 @@ def bad_files(work: Work, scans: list[Scan]) -> list[Problem]:
     """
     bad = [
         Problem(image.path, scan.reason, "skipped")
-        for image, scan in zip(work.images, scans, strict=True)
+        for image, scan in zip(plan.images, scans, strict=True)
         if scan.reason is not None
     ]
-    if bad and work.config.bad == "fail":
+    if bad and plan.config.bad == "fail":
         some = "; ".join(printable(f"{problem.path}: {problem.problem}") for problem in bad[:3])
         raise DataError(
             f"{plural(len(bad), 'file')} of {len(scans):,} could not be used.",
@@ -166,7 +126,7 @@ def bad_files(work: Work, scans: list[Scan]) -> list[Problem]:
     return bad
 
 
-def pictures(work: Work, files: list[Path], scans: list[Scan]) -> tuple[list[Picture], list[Picture]]:
+def pictures(plan: Plan, files: list[Path], scans: list[Scan]) -> tuple[list[Picture], list[Picture]]:
     """The usable images: labelled ones, then those without a class."""
     usable = [
         Picture(
@@ -179,7 +139,7 @@ def pictures(work: Work, files: list[Path], scans: list[Scan]) -> tuple[list[Pic
             height=scan.height,
             format=scan.format,
         )
-        for image, file, scan in zip(work.images, files, scans, strict=True)
+        for image, file, scan in zip(plan.images, files, scans, strict=True)
         if scan.reason is None
     ]
     labelled = [picture for picture in usable if picture.label is not None]
@@ -187,38 +147,38 @@ def pictures(work: Work, files: list[Path], scans: list[Scan]) -> tuple[list[Pic
 
 
 def gather(
-    work: Work, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
+    plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
 ) -> dict[str, Any]:
     """Everything worth knowing about this run: what --json prints, and the screen is made from."""
     counts = count(chosen.pictures)
     train = counts["train"]
     return {
         "command": "prepare",
-        "source": str(work.config.source),
-        "out": str(work.out),
-        "dry_run": work.config.dry_run,
+        "source": str(plan.config.source),
+        "out": str(plan.out),
+        "dry_run": plan.config.dry_run,
         "unchanged": False,
-        "layout": work.layout.name,
+        "layout": plan.layout.name,
         "classes": sorted({str(picture.label) for picture in chosen.pictures}),
         "counts": counts,
         "unlabelled": len(unlabelled),
-        "images_found": len(work.source.listing.images),
+        "images_found": len(plan.source.listing.images),
         "images_taken": len(chosen.pictures) + len(unlabelled),
         "written": {},
-        "ignored": dict(work.source.listing.others),
-        "split_off": work.to_split,
-        "seed": work.config.seed,
+        "ignored": dict(plan.source.listing.others),
+        "split_off": plan.to_split,
+        "seed": plan.config.seed,
         "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
         "turned": sum(scan.turned for scan in scans),
         "several_frames": sum(scan.frames for scan in scans),
         "duplicates": {
-            "policy": work.config.duplicates,
+            "policy": plan.config.duplicates,
             "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
             "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
         "classes_left_out": chosen.small,
-        "empty_folders": work.layout.empty,
+        "empty_folders": plan.layout.empty,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
 
@@ -232,12 +192,12 @@ def count(chosen: list[Picture]) -> dict[str, dict[str, int]]:
 
 
 def write(
-    folder: Path, work: Work, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
+    folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
 ) -> dict[str, int]:
-    """Fills the prepared folder; gives back how many files came there by which kind of link."""
-    chosen = [dataclasses.replace(p, split=p.split if p.label is not None else UNLABELLED) for p in chosen]
+    """Fills the prepared folder; gives back how many files came there in which way."""
+    chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
     names = assign_names(chosen)
-    ways = place_files(chosen, names, folder, link=work.config.link if work.source.is_folder else "move")
+    ways = place_files(chosen, names, folder, link=plan.config.link if plan.source.is_folder else "move")
     rows = [
         (
             "/".join(filter(None, (p.split, p.label, names[p.path]))),
@@ -245,33 +205,37 @@ def write(
         )
         for p in chosen
     ]
-    labelled = [picture for picture in chosen if picture.label is not None]
-    manifest = Manifest(
-        name=work.source.name,
-        layout=work.layout.name,
-        classes=tuple(sorted({str(picture.label) for picture in labelled})),
-        counts=count(labelled),
-        unlabelled=len(chosen) - len(labelled),
-        median_short_side_px=int(
-            statistics.median(min(p.width, p.height) for p in labelled if p.split == "train")
-        ),
-        source={
-            "name": work.source.path.resolve().name,
-            "kind": "folder" if work.source.is_folder else "zip",
-            "sha256": work.sha256([scan.sha256 for scan in scans]),
-        },
-        options=work.options(),
-    )
+    manifest = describe(plan, chosen, sha256=plan.sha256([scan.sha256 for scan in scans]))
     write_prepared(folder, manifest, sorted(rows), map(dataclasses.astuple, problems))
     return dict(ways)
 
 
-def finish(work: Work, facts: dict[str, Any]) -> None:
+def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
+    """What becomes dataset.json; the order of the classes is decided here."""
+    labelled = [picture for picture in chosen if picture.label is not None]
+    sides = [min(picture.width, picture.height) for picture in labelled if picture.split == "train"]
+    return Manifest(
+        name=plan.source.name,
+        layout=plan.layout.name,
+        classes=tuple(sorted({str(picture.label) for picture in labelled})),
+        counts=count(labelled),
+        unlabelled=len(chosen) - len(labelled),
+        median_short_side_px=int(statistics.median(sides)),
+        source={
+            "name": plan.source.path.resolve().name,
+            "kind": "folder" if plan.source.is_folder else "zip",
+            "sha256": sha256,
+        },
+        options=plan.options(),
+    )
+
+
+def finish(plan: Plan, facts: dict[str, Any]) -> None:
     """Shows what was found and done, and what to do next."""
     preparation.show(facts)
     emit(facts)
-    if work.config.dry_run:
+    if plan.config.dry_run:
         say("Nothing was written (--dry-run).")
-        next_command("san", "prepare", *work.config.arguments())
+        next_command("san", "prepare", *plan.config.arguments())
     else:
-        next_command("san", "train", work.out)
+        next_command("san", "train", plan.out)
