@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, written whole or not at all; the one before the newest is kept."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -13,6 +14,8 @@ from sancli.errors import StorageError, WeightsError
 from sancli.files import replacing
 
 State = dict[str, Any]
+DIGEST_BYTES = 32
+"""A sha256 behind torch's archive, which torch.load passes over: it does not notice a flipped bit by itself."""
 
 
 def previous(path: Path) -> Path:
@@ -26,8 +29,9 @@ def save(path: Path, state: State) -> None:
     Raises:
         StorageError: No space, or the folder is gone; the old checkpoint is still there.
     """
-    content = io.BytesIO()
-    torch.save(state, content)  # in memory first: onto a full disk, torch's own writer hides the reason
+    file = io.BytesIO()
+    torch.save(state, file)  # in memory first: onto a full disk, torch's own writer hides the reason
+    content = file.getvalue()
     if not path.parent.is_dir():
         raise StorageError(
             f"{path.parent} is gone.",
@@ -35,7 +39,7 @@ def save(path: Path, state: State) -> None:
             fix="start the run again.",
         )
     with replacing(path) as partial:
-        partial.write_bytes(content.getbuffer())
+        partial.write_bytes(content + hashlib.sha256(content).digest())
         if path.exists():
             _keep(path)
 
@@ -81,10 +85,13 @@ def _read(path: Path) -> State:
     content = path.read_bytes()
     if not content:
         raise ValueError("it is empty")
+    content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError(f"damaged: its {len(content):,} bytes are not those that were written")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive brings any kind; torch's text would advise to run its code
-        raise ValueError(f"damaged ({type(error).__name__}, {len(content):,} bytes)") from None
+    except Exception as error:  # another's file; torch's own text would advise to run the code in it
+        raise ValueError(f"no checkpoint of sancli ({type(error).__name__})") from None
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint")
     return state

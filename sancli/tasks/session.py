@@ -16,7 +16,7 @@ from sancli import console
 from sancli.data.dataset import Batch, evaluation_loader, readable, seed_of, training_loader
 from sancli.data.transforms import mixing
 from sancli.engine import checkpoint
-from sancli.engine.interrupts import StopRequest
+from sancli.engine.interrupts import StopRequest, stop_workers
 from sancli.engine.loop import Learner, NotFinite, infer, train_step
 from sancli.engine.metrics import summary
 from sancli.engine.optim import lr_factor
@@ -83,11 +83,14 @@ class Session:
             self.save()
         left = (self.plan.epochs - self.progress.epoch) * self.plan.steps_per_epoch - self.progress.step
         total = left * self.plan.step_images
-        with console.progress("Training", total=total, unit="images", lines=False) as self.bar:
-            while not (reason := self.reason_to_end()):
-                self.train_epoch()
-                self.finish_epoch(self.validate())
-        return reason
+        try:
+            with console.progress("Training", total=total, unit="images", lines=False) as self.bar:
+                while not (reason := self.reason_to_end()):
+                    self.train_epoch()
+                    self.finish_epoch(self.validate())
+            return reason
+        finally:
+            stop_workers()
 
     def reason_to_end(self) -> str:
         """Why no further epoch is due; empty while one is."""
