@@ -2,9 +2,9 @@
 
 usage: python benchmarks/networks.py [--quick] [--rounds 7] [--out FILE.json]
 
-Networks take turns within each round, so that what else the machine does falls on all of them alike;
-medians and quartiles over the rounds. Each network's peak of memory is measured in a process of its own. One JSON
-object with all figures and their conditions is written to benchmarks/results/ (with --quick: printed only).
+Networks take turns within each round, so that what else the machine does falls on all alike; medians and
+quartiles over the rounds. Each network's peak of memory is measured in a process of its own. One JSON object
+with all figures and their conditions is written to benchmarks/results/ (with --quick: printed only).
 """
 
 import argparse
