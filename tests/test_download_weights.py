@@ -9,7 +9,7 @@ from torch import nn
 from sancli import model, runs, weights
 from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import PUBLISHED
-from sancli.tasks.download_weights import full_name
+from sancli.tasks.download_weights import full_name, info_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,31 +41,33 @@ def test_the_list_has_every_published_network(san):
     assert listed[3]["top1"] == pytest.approx(0.780)
 
 
-def test_the_authors_checkpoint_becomes_a_model_with_its_classes(san, authors_file, monkeypatch, tmp_path):
+def test_the_authors_checkpoint_becomes_a_model_with_its_classes(san, authors_file):
     done = san("download-weights", "san10-pairwise", "--from", authors_file)
     assert done.code == 0, done.stderr
     assert "san predict photo.jpg --model san10-pairwise" in done.stderr
     opened = runs.open_model("san10-pairwise")
     assert opened.info.classes == imagenet_classes()
     assert (opened.info.preprocessing.image_size, opened.info.preprocessing.crop) == (224, "center")
-    bare = {
-        name.removeprefix("module."): value for name, value in torch.load(authors_file)["state_dict"].items()
-    }
-    assert opened.network.state_dict().keys() == bare.keys()
-    assert all(torch.equal(value, bare[name]) for name, value in opened.network.state_dict().items())
+    stored = torch.load(authors_file)["state_dict"]
+    found = opened.network.state_dict()
+    assert {f"module.{name}" for name in found} == stored.keys()
+    assert all(torch.equal(value, stored[f"module.{name}"]) for name, value in found.items())
     assert json.loads(san("download-weights", "--json").stdout)["networks"][0]["downloaded"] is True
 
-    again = san("download-weights", "san10-pairwise", "--from", authors_file)
-    assert again.code == 2
-    assert "--force" in again.stderr
-    # a file of ours is taken too, and --force writes over
-    ours = weights.published("san10-pairwise").rename(tmp_path / "ours.safetensors")
-    done = san("download-weights", "san10", "--attention", "pairwise", "--from", ours, "--to", tmp_path / "x")
-    assert done.code == 0, done.stderr
-    assert (tmp_path / "x" / "san10-pairwise.safetensors").read_bytes() == ours.read_bytes()
-    assert (
-        san("download-weights", "san10-pairwise", "--from", ours, "--to", tmp_path / "x", "--force").code == 0
-    )
+
+def test_a_file_of_ours_is_taken_and_nothing_is_written_over_unasked(san, authors_file, tmp_path):
+    info = json.dumps(info_of("san10-pairwise").to_dict())
+    weights.save(tmp_path / "ours.safetensors", weights.read(authors_file), info=info)
+    command = ["download-weights", "san10", "--attention", "pairwise", "--to", tmp_path / "x", "--from"]
+    written = tmp_path / "x" / "san10-pairwise.safetensors"
+    assert san(*command, tmp_path / "ours.safetensors").code == 0
+    assert written.read_bytes() == (tmp_path / "ours.safetensors").read_bytes()
+    refused = san(*command, authors_file)
+    assert refused.code == 2
+    assert "--force" in refused.stderr
+    written.write_bytes(b"old")
+    assert san(*command, authors_file, "--force").code == 0
+    assert written.stat().st_size > 1e7
 
 
 @pytest.mark.parametrize(

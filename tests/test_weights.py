@@ -47,6 +47,12 @@ def test_what_is_saved_comes_back_with_its_description(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_equal_weights_give_equal_bytes(tmp_path):
+    for name in "abcdefgh":  # safetensors orders several entries of its metadata at random
+        weights.save(tmp_path / name, small_network().state_dict(), info="{}")
+    assert len({(tmp_path / name).read_bytes() for name in "abcdefgh"}) == 1
+
+
 def test_what_is_saved_can_be_read_by_safetensors_itself(tmp_path):
     state = small_network().state_dict() | {"turned": torch.arange(6.0).reshape(2, 3).T}
     weights.save(tmp_path / "m.safetensors", state, info="{}")

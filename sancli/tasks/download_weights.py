@@ -61,8 +61,8 @@ def full_name(name: str, attention: str | None) -> str:
     if full not in PUBLISHED:
         raise UsageError(
             f"{name} was not published.",
-            why=f"known: {', '.join(PUBLISHED)}, and {LIST}.",
-            fix=closest(name, [*PUBLISHED, LIST]),
+            why=f"known: {', '.join(PUBLISHED)}; and {LIST}.",
+            fix=closest(name, [*{network.arch for network in PUBLISHED.values()}, *PUBLISHED, LIST]),
         )
     return full
 

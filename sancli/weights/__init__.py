@@ -1,5 +1,6 @@
 """Published and foreign checkpoints -> checked tensors; ours are safetensors that describe themselves."""
 
+import json
 from pathlib import Path
 
 import platformdirs
@@ -9,7 +10,7 @@ from torch import Tensor
 from sancli.errors import WeightsError
 from sancli.files import replacing
 from sancli.weights.fitting import load_into
-from sancli.weights.reading import checksum, read, read_info
+from sancli.weights.reading import METADATA, checksum, read, read_info
 
 __all__ = ["cached", "is_downloaded", "load_into", "published", "read", "read_info", "save"]
 
@@ -21,7 +22,8 @@ def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
         StorageError: No space, or a place that cannot be written; the old file is still there.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    metadata = {"sancli": info, "crc32": checksum(tensors, info)}
+    # one entry: safetensors writes several in random order, and equal weights are to give equal bytes
+    metadata = {METADATA: json.dumps({"crc32": checksum(tensors, info), "info": info})}
     with replacing(path) as partial:  # bytes first: safetensors' own writer hides which error the disk gave
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
 

@@ -19,6 +19,7 @@ from sancli.weights.pickles import foreign_call
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
+METADATA = "sancli"  # the entry of a safetensors header that is ours
 LONGEST_HEADER = (
     100_000_000  # the safetensors library's own limit; eight letters of text make a larger number
 )
@@ -65,7 +66,7 @@ def read_info(path: Path) -> str | None:
     """
     if not _is_safetensors(path, _head(path)):
         return None
-    return _metadata(path).get("sancli")
+    return _description(path).get("info")
 
 
 def checksum(tensors: Mapping[str, Tensor], info: str) -> str:
@@ -105,21 +106,22 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
     return path.suffix == ".safetensors" and not head.startswith((ZIP, PICKLE))
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _description(path: Path) -> dict[str, str]:
+    """What `save` put into the header: `info` and its `crc32`; nothing in a file of others."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+            return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
         raise _refused(path, _safetensors_fault(error)) from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    metadata = _metadata(path)
+    description = _description(path)
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise _refused(path, _safetensors_fault(error)) from None
-    if "crc32" in metadata and checksum(tensors, metadata.get("sancli", "")) != metadata["crc32"]:
+    if "crc32" in description and checksum(tensors, str(description.get("info"))) != description["crc32"]:
         raise _refused(path, "its checksum is wrong: bytes have changed since it was written")
     return tensors
 
