@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,8 +53,8 @@ class Log:
         if self.path is None:
             self.lines.append(text)
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")  # a full disk stops the work where it matters, and says so there
 
 
 log = Log()
@@ -115,6 +115,15 @@ def emit(content: dict[str, Any]) -> None:
     """The one JSON object of --json; nothing without it."""
     if settings.json:
         sys.stdout.write(json.dumps(content) + "\n")
+
+
+def drawable(char: str, plain: str) -> str:
+    """The character where stdout can show it, else the plain one."""
+    try:
+        char.encode(results.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return plain
+    return char
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:

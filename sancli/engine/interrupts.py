@@ -39,8 +39,11 @@ class StopRequest:
 
 def stop_workers() -> None:
     """Ends the processes that read images, at once."""
-    for child in multiprocessing.active_children():
+    children = multiprocessing.active_children()
+    for child in children:
         child.kill()
+    for child in children:
+        child.join()
 
 
 @contextmanager

@@ -151,6 +151,7 @@ def rehearse(plan: Plan, learner: Learner) -> Rehearsal:
         UsageError: The batch is too small for BatchNorm.
     """
     trial = copy.deepcopy(learner)
+    trial.lr = 0.0  # what is not finite now is not the learning rate's fault
     batch, load_s = timed_batch(plan, learner.world)
     try:
         train_step(trial, batch.images[:WARM_IMAGES], batch.labels[:WARM_IMAGES], number=0, of=WARM_IMAGES)

@@ -133,7 +133,7 @@ class Session:
         progress.images += step.images
         self.stop.step_s = time.monotonic() - began
         self.bar.advance(step.images, extra=self.live())
-        if step.stop:
+        if step.stop or (self.stop and self.learner.world.size == 1):  # several processes stop together
             self.interrupt()
         if time.monotonic() - self.saved_at > SAVE_EVERY_S:
             self.save()

@@ -103,7 +103,7 @@ def time_line(plan: Plan, rehearsal: Rehearsal) -> str:
     epoch = rehearsal.epoch_s(plan)
     return (
         f"about {console.duration(epoch * plan.epochs)}: {console.duration(epoch)} an epoch, "
-        f"{console.duration(rehearsal.step_s)} a step, {console.duration(rehearsal.load_s)} to read its images"
+        f"{console.duration(rehearsal.step_s)} a step, {console.duration(rehearsal.load_s)} to read its batch"
     )
 
 
