@@ -52,6 +52,16 @@ def test_one_photo_gives_bars_and_no_file(san, here):
     assert outcome.stderr.splitlines()[-1] == "Next: san eval"
 
 
+def test_a_terminal_that_knows_no_unicode_gets_plain_bars(here, place):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    (here / "photos" / "0.png").rename(here / "\u00e9.png")
+    command = [sys.executable, "-m", "sancli", "predict", "\u00e9.png"]
+    outcome = subprocess.run(command, capture_output=True, env=environment)
+    assert outcome.returncode == 0
+    assert b"#" * 25 in outcome.stdout
+    assert outcome.stdout.isascii()
+
+
 def test_a_folder_gives_a_table_and_a_csv(san, here):
     outcome = san("predict", "photos")
     assert outcome.code == 0

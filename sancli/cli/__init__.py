@@ -1,5 +1,6 @@
 """The command line: no work is done here, and no torch is imported, so that --help answers at once."""
 
+import io
 import signal
 import sys
 from typing import NoReturn
@@ -15,6 +16,9 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Runs the command line; every error ends here, as a few lines and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SanError as error:

@@ -201,7 +201,8 @@ def show(figures: dict[str, Any]) -> None:
         f"macro-F1 {percent(figures['macro_f1'])}",
         f"ECE {percent(figures['ece'])}",
     ]
-    console.result(" \u00b7 ".join(parts))
+    dot = console.drawable("\u00b7", "|")
+    console.result(f" {dot} ".join(parts))
     if pairs := figures["most_confused"][:SHOWN_PAIRS]:
         mistakes = (f"{pair['true']} -> {pair['predicted']} {pair['images']}" for pair in pairs)
         console.result(f"Most confused: {', '.join(mistakes)}")

@@ -33,13 +33,13 @@ def run(config: PredictConfig) -> None:
     device = choose(config.device, config.precision)
     console.detail(f"On {device.describe()}")
     predictions = predict_files(model, found.images, config, device=device)
-    show(predictions)
     if output is not None:
         WRITERS[output.suffix.lower()](output, predictions)
         console.say(f"Written: {output} ({console.plural(len(predictions), 'image')})")
     if config.sort_into is not None:
         copied = sort_into(config.sort_into, predictions)
         console.say(f"Sorted into {config.sort_into}: {console.plural(copied, 'copy', 'copies')}")
+    show(predictions)
     console.emit(as_object(predictions, model, output=output))
     check_all_read(predictions)
     if model.run is not None:
@@ -155,9 +155,8 @@ def show_one(prediction: Prediction) -> None:
     """The likeliest labels of an image, each with a bar as long as it is likely."""
     if not prediction.top:  # the error that ends the command says why
         return
-    rows = [
-        (label, f"{100 * share:5.1f} %", "\u2588" * round(BAR * share)) for label, share in prediction.top
-    ]
+    mark = console.drawable("\u2588", "#")
+    rows = [(label, f"{100 * share:5.1f} %", mark * round(BAR * share)) for label, share in prediction.top]
     console.result(console.table(("label", "probability", ""), rows, title=str(prediction.path)))
     if not prediction.sure:
         console.result(f"{UNSURE}: no label reaches the confidence that was asked for")
