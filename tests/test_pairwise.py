@@ -8,6 +8,7 @@ import torch
 from formulas import norm, random
 
 from sancli.ops import Norm, pairwise_attention
+from sancli.ops.reference import windows
 
 R, M, G = 4, 8, 2
 
@@ -36,6 +37,16 @@ def sliced(function):
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_output_statistics_and_gradients_are_those_of_the_unfold_formula(shape, batch1, batch2, sign):
     args, parameters = make_inputs(*shape, sign=sign, batch1=batch1, batch2=batch2)
+    formulas.assert_same(
+        sliced(pairwise_attention), sliced(formulas.pairwise), args, parameters, rtol=1e-6, atol=1e-7
+    )
+
+
+def test_many_tiles_give_what_one_gives(monkeypatch):
+    """Of 5 positions each, so that the last is shorter and lines are cut in the middle."""
+    args, parameters = make_inputs(2, 5, 4, 3)
+    widest = (R + 2) * 9
+    monkeypatch.setattr(windows, "TILE", 5 * widest)
     formulas.assert_same(
         sliced(pairwise_attention), sliced(formulas.pairwise), args, parameters, rtol=1e-6, atol=1e-7
     )

@@ -8,6 +8,7 @@ import torch
 from formulas import norm, random
 
 from sancli.ops import Norm, patchwise_attention
+from sancli.ops.reference import windows
 
 R, M, G = 3, 8, 2
 
@@ -37,6 +38,16 @@ def test_output_statistics_and_gradients_are_those_of_the_unfold_formula(shape, 
     merged, parameters = make_inputs(*shape, batch1=batch1, batch2=batch2)
     formulas.assert_same(
         sliced(patchwise_attention), sliced(formulas.patchwise), (merged,), parameters, rtol=1e-7, atol=1e-8
+    )
+
+
+def test_many_tiles_give_what_one_gives(monkeypatch):
+    """Of 5 positions each, so that the last is shorter and lines are cut in the middle."""
+    merged, parameters = make_inputs(2, 5, 4, 3)
+    widest = R * 10
+    monkeypatch.setattr(windows, "TILE", 5 * widest)
+    formulas.assert_same(
+        sliced(patchwise_attention), sliced(formulas.patchwise), (merged,), parameters, rtol=1e-6, atol=1e-7
     )
 
 

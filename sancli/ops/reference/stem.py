@@ -52,9 +52,7 @@ def stem(
     """san::stem."""
     mean, var = statistics(image, weight, mean, var)
     kernel, bias = folded(weight, Affine(gamma, beta, mean, var, eps), image.dtype)
-    images = channels_last(image).split(
-        1
-    )  # 64 channels of all images at full size would be the largest tensor of all
+    images = channels_last(image).split(1)  # at full size, all of them would be the largest tensor of all
     y = torch.cat([F.max_pool2d(F.conv2d(one, kernel, bias).relu_(), 2) for one in images])
     return channels_last(y), mean, var
 

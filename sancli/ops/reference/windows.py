@@ -65,7 +65,7 @@ class Windows:
 
     def tiles(self, per_position: int) -> Iterator[slice]:
         """Slices of the axis, so long that a tile of `per_position` numbers a position fills the cache."""
-        length = max(64, TILE // per_position)
+        length = max(1, TILE // per_position)
         for start in range(0, self.positions, length):
             yield slice(start, min(start + length, self.positions))
 
