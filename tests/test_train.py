@@ -1,0 +1,208 @@
+"""`san train` as a user meets it: the plan, the run folder, small and awkward data, starting from weights."""
+
+import json
+import tomllib
+
+import pytest
+import torch
+import training
+
+from sancli import console, weights
+from sancli.engine import checkpoint
+from sancli.errors import DataError, UsageError
+from sancli.runs import Run
+from sancli.tasks import planning, train
+
+
+@pytest.fixture(autouse=True)
+def micro(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr("sancli.model.build", training.build)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return training.prepare(tmp_path / "data" / "shapes")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
+
+
+def test_a_run_folder_holds_all_that_was_promised(data, runs, capsys):
+    train.run(training.config(data, runs))
+    folder = runs / "run-001"
+    promised = {
+        *("config.toml", "model.safetensors", "model.json", "last.ckpt", "metrics.csv", "curves.png"),
+        *("samples.jpg", "log.txt", "eval-val", "README.md"),
+    }
+    assert promised <= {path.name for path in folder.iterdir()}
+    info = json.loads((folder / "model.json").read_text())
+    assert info["classes"] == ["disc", "square"]
+    assert info["finished"] is True
+    assert info["started_from"] == "scratch"
+    settings = tomllib.loads((folder / "config.toml").read_text())
+    assert (settings["batch_size"], settings["workers"], settings["device"]) == (4, 0, "cpu")
+    shown = capsys.readouterr().err
+    log = (folder / "log.txt").read_text()
+    for line in (
+        "Using ",
+        "Data  ",
+        "Model ",
+        "Time  ",
+        "Epoch 1/2",
+        "Epoch 2/2",
+        "Best: epoch",
+        "Next: san",
+    ):
+        assert line in shown
+        assert line in log
+    assert shown.count("Epoch") == 2  # in a pipe: one line an epoch, no bar
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(data, runs):
+    train.run(training.config(data, runs, epochs=1))
+    state = torch.load(runs / "run-001" / "last.ckpt", weights_only=True)
+    assert state["progress"]["epoch"] == 1
+    assert not any(name.startswith(("module.", "_orig_mod.")) for name in state["network"])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(data, runs):
+    for seed in (1, 1, 2):
+        train.run(training.config(data, runs, epochs=1, seed=seed))
+    one, again, other = (checkpoint.load(runs / f"run-00{n}" / "last.ckpt")["network"] for n in (1, 2, 3))
+    assert training.same(one, again)
+    assert not training.same(one, other)
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(data, runs, capsys):
+    console.settings.json = True
+    train.run(training.config(data, runs, dry_run=True))
+    said = capsys.readouterr()
+    plan = json.loads(said.out)
+    assert (plan["batch_size"], plan["steps_per_epoch"], plan["train_images"]) == (4, 3, 12)
+    assert plan["seconds"] > 0
+    assert "Dry run" in said.err
+    assert not runs.exists()
+
+
+def test_json_is_one_object_at_the_end(data, runs, capsys):
+    console.settings.json = True
+    train.run(training.config(data, runs, epochs=1))
+    result = json.loads(capsys.readouterr().out)
+    assert result["run"] == str(runs / "run-001")
+    assert 0 <= result["metrics"]["top1"] <= 1
+
+
+def test_it_learns(data, runs):
+    train.run(training.config(data, runs, epochs=25, lr=0.02, augment="none"))
+    rows = (runs / "run-001" / "metrics.csv").read_text().splitlines()
+    columns = rows[0].split(",")
+    losses = [float(row.split(",")[columns.index("train_loss")]) for row in rows[1:]]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options"),
+    [
+        ({"train": 1, "val": 1}, {"batch_size": 64}),  # two images, one batch larger than the data
+        ({"train": 1, "val": 1}, {"batch_size": 1}),
+        ({"train": 5, "val": 3}, {"batch_size": 3}),  # 10 images: the last batch would be of one
+        ({"train": 5, "val": 3}, {"batch_size": "auto", "balance": "sampler", "ema": False}),
+        ({"train": 5, "val": 3}, {"limit": 2, "optimizer": "sgd", "cutmix": 1.0, "select": "loss"}),
+        (
+            {"train": 5, "val": 3},
+            {"precision": "bf16", "equalize": True, "crop": "pad", "select": "macro-f1"},
+        ),
+    ],
+)
+def test_small_data_and_rare_options_run(tmp_path, runs, monkeypatch, counts, options):
+    monkeypatch.setattr(train, "evaluate_split", lambda *_, **__: {})
+    train.run(training.config(training.prepare(tmp_path / "few", counts), runs, **options))
+    assert Run(runs / "run-001").read_info().finished
+
+
+def test_data_without_val_says_how_to_get_one(tmp_path, runs):
+    data = training.prepare(tmp_path / "few", {"train": 2, "val": 0})
+    with pytest.raises(DataError, match="no val split") as refused:
+        train.run(training.config(data, runs))
+    assert "--val" in refused.value.fix
+
+
+def test_a_class_that_val_lacks_is_named(tmp_path, runs, capsys):
+    data = training.prepare(tmp_path / "few", {"train": 2, "val": 1})
+    (data / "val" / "square" / "0.png").unlink()
+    manifest = json.loads((data / "dataset.json").read_text())
+    manifest["counts"]["val"]["square"] = 0
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    train.run(training.config(data, runs, dry_run=True))
+    assert "val has no images of square" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_not_prepared_gets_the_line_to_paste(tmp_path, runs):
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(DataError) as refused:
+        train.run(training.config(tmp_path / "raw", runs))
+    assert refused.value.fix == f"san prepare {tmp_path / 'raw'}"
+
+
+def test_early_stop_and_time_limit_end_a_run_in_good_order(data, runs, monkeypatch, capsys):
+    monkeypatch.setattr(train, "evaluate_split", lambda *_, **__: {})
+    train.run(training.config(data, runs, epochs=50, lr=1e-9, early_stop=2))
+    train.run(training.config(data, runs, epochs=50, time_limit=0))
+    said = capsys.readouterr().err
+    assert "--early-stop: nothing better for 2 epochs" in said
+    assert "--time-limit of 0 min reached" in said
+    assert len((runs / "run-002" / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_a_run_starts_from_the_weights_of_another_and_keeps_the_rows_of_known_classes(
+    data, tmp_path, runs, monkeypatch
+):
+    monkeypatch.setattr(train, "evaluate_split", lambda *_, **__: {})
+    train.run(training.config(data, runs))
+    other = training.prepare(tmp_path / "other", classes=("cross", "square"))
+    config = training.config(other, runs, weights=str(runs / "run-001"), epochs=None)
+    plan, learner = train.prepare(config, frozenset(), train.World(), None)
+    old = weights.read(runs / "run-001" / "model.safetensors")
+    new = learner.network.state_dict()
+    assert torch.equal(new["body.0.weight"], old["body.0.weight"])
+    assert torch.equal(new["fc.weight"][1], old["fc.weight"][1])
+    assert not torch.equal(new["fc.weight"][0], old["fc.weight"][0])
+    assert (plan.epochs, plan.config.freeze_epochs, plan.started_from) == (15, 1, "run-001")
+    assert plan.config.lr == pytest.approx(2e-4 / 4)
+
+
+def test_another_architecture_than_the_weights_is_refused(data, runs, monkeypatch):
+    monkeypatch.setattr(train, "evaluate_split", lambda *_, **__: {})
+    train.run(training.config(data, runs, epochs=1))
+    config = training.config(data, runs, weights=str(runs / "run-001"), arch="san15")
+    with pytest.raises(UsageError, match="--arch san15 does not fit"):
+        train.run(config, given=frozenset({"arch"}))
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
+    samples = [planning.Sample(None, label) for label in [0] * 9 + [1] * 3]
+    weight = planning.rarity(samples, 3)
+    assert weight.tolist() == pytest.approx([12 / 18, 2.0, 0.0])
+    assert sum(weight[sample.label] for sample in samples) == pytest.approx(12)
+    assert planning.automatic_balance(samples, 2)[0] == "none"
+    assert planning.automatic_balance(samples[:-1], 2)[0] == "loss"
+
+
+@pytest.mark.parametrize(("side", "size"), [(150, 160), (20, 64), (160, 160), (161, 192), (3000, 224)])
+def test_the_image_size_follows_the_images(data, runs, side, size):
+    manifest = json.loads((data / "dataset.json").read_text()) | {"median_short_side_px": side}
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    plan = planning.make_plan(training.config(data, runs, image_size="auto"))
+    assert plan.preprocessing.image_size == size
+    assert str(side) in plan.reasons["image_size"]
+
+
+def test_on_a_cpu_a_batch_that_does_not_fit_goes_in_parts(data, runs, monkeypatch, capsys):
+    monkeypatch.setattr("sancli.engine.device.Device.free_bytes", lambda self: 100_000)
+    train.run(training.config(data, runs, dry_run=True))
+    said = capsys.readouterr().err
+    assert "at a time" in said
+    assert "which BatchNorm sees" in said
