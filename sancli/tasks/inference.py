@@ -37,7 +37,7 @@ def ask(
         samples,
         model.info.preprocessing,
         batch_size=batch_size,
-        workers=number_of_workers(workers, images=len(samples), batch_size=batch_size),
+        workers=number_of_workers(workers, device, single=len(samples) <= batch_size),
         max_pixels=max_pixels,
     )
     with progress(title, total=len(samples), unit="images") as bar, worker_faults():
@@ -47,11 +47,13 @@ def ask(
             yield batch, logits
 
 
-def number_of_workers(asked: int | Literal["auto"], *, images: int, batch_size: int) -> int:
-    """Processes that read images: none for a single batch, which one worker would read anyway."""
+def number_of_workers(asked: int | Literal["auto"], device: Device, *, single: bool) -> int:
+    """Processes that read images: none for a single batch; on a CPU one, as the network needs the cores."""
     if asked != AUTO:
         return asked
-    return min(torch.get_num_threads(), MOST_WORKERS) if images > batch_size else 0
+    if single:
+        return 0
+    return 1 if device.torch_device.type == "cpu" else min(torch.get_num_threads(), MOST_WORKERS)
 
 
 def best(logits: Tensor, classes: Sequence[str], *, count: int) -> list[tuple[tuple[str, float], ...]]:
