@@ -200,12 +200,12 @@ class Session:
             raise self.interruption()
 
     def is_better(self, row: dict[str, Any]) -> bool:
-        """Whether the row is the best so far, by --select."""
+        """Whether the row is the best so far, by --select; of equals, the one with the lower loss."""
         if not self.progress.best_epoch:
             return True
-        name = f"val_{FIGURES[self.plan.config.select]}"
-        best = self.progress.best()[name]
-        return bool(row[name] < best if name == "val_loss" else row[name] > best)
+        name, best = f"val_{FIGURES[self.plan.config.select]}", self.progress.best()
+        sign = -1 if name == "val_loss" else 1
+        return bool((sign * row[name], -row["val_loss"]) > (sign * best[name], -best["val_loss"]))
 
     def keep(self, better: bool) -> None:
         """Writes what an epoch leaves behind; the checkpoint last, so that it never claims too much."""
