@@ -55,7 +55,7 @@ def write_samples(path: Path, images: Tensor, titles: Sequence[str]) -> None:
 def write_worst(path: Path, mistakes: Sequence[Mistake]) -> None:
     """Writes wrongly labelled images as one JPEG, each with its true and its predicted label."""
     tiles = [
-        Tile(one.image, ((f"true: {one.true}", RIGHT), (f"{100 * one.confidence:.0f} % {one.predicted}", WRONG)))
+        Tile(one.image, ((f"true: {one.true}", RIGHT), (f"{one.confidence:.0%}: {one.predicted}", WRONG)))
         for one in mistakes
     ]
     write_sheet(path, tiles)
