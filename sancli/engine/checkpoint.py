@@ -15,7 +15,7 @@ from sancli.files import replacing
 
 State = dict[str, Any]
 DIGEST_BYTES = 32
-"""A sha256 behind torch's archive, which torch.load passes over: it does not notice a flipped bit by itself."""
+"""A sha256 behind the archive, which torch.load passes over: it does not notice a flipped bit itself."""
 
 
 def previous(path: Path) -> Path:

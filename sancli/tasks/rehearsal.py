@@ -23,7 +23,7 @@ HEAD = "fc"
 """The last layer of every network."""
 PROBE_IMAGES = 2
 WORKING_SHARE = 1.6
-"""Peak memory of a step over what is saved for its backward: 1.2 and 1.3 measured for SAN10 and SAN15, and room."""
+"""Peak memory of a step over what is saved for its backward: measured 1.2 for SAN10, 1.3 for SAN15."""
 USED_SHARE = 0.7
 """Of the memory that is free: the rest is for the loader and for whatever else the machine does."""
 WARM_IMAGES = 4
