@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sancli import console, weights
-from sancli.config import AUTO, RELATIONS, TrainConfig
+from sancli.config import AUTO, RELATIONS, PrepareConfig, TrainConfig
 from sancli.data.dataset import seed_of
 from sancli.data.prepared import MANIFEST, Prepared, Sample, choose_prepared
 from sancli.data.preprocessing import Preprocessing
@@ -27,6 +27,7 @@ SGD_LR = 50
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
 IMBALANCED = 3
 """Largest class over the smallest from which --balance auto weighs the loss."""
+PUBLISHED_ARCHS = ("san10", "san15", "san19")
 PUBLISHED_SIZE = 224
 SMALLEST_SIZE, SIZE_STEP = 64, 32
 LARGEST_AUTO_BATCH = 256
@@ -84,6 +85,17 @@ class Plan:
     def step_images(self) -> int:
         """Images that a step really has: all of them where there are fewer than a batch."""
         return min(self.batch_size, len(self.train))
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest image that was let in when the data was prepared."""
+        return int(self.prepared.manifest.options.get("max_pixels", PrepareConfig.max_pixels))
+
+    @property
+    def lacks_imagenet(self) -> bool:
+        """Whether the run starts from scratch only because the published weights are not here."""
+        wanted = self.config.weights == AUTO and self.config.arch in PUBLISHED_ARCHS
+        return wanted and self.started_from == "scratch"
 
     def fingerprint(self) -> str:
         """The sha256 of dataset.json: whether data is the same data."""
@@ -168,6 +180,12 @@ def find_start(config: TrainConfig) -> Model | None:
         usual = config.relation in (None, RELATIONS[config.attention][0])
         return open_model(str(weights.published(name))) if usual and weights.is_downloaded(name) else None
     if config.weights == "imagenet":
+        if config.arch not in PUBLISHED_ARCHS:
+            raise UsageError(
+                f"there are no ImageNet weights of {config.arch}.",
+                why=f"the authors published {', '.join(PUBLISHED_ARCHS)}.",
+                fix="use --weights none, or one of those with --arch.",
+            )
         return open_model(str(weights.published(name)))
     return open_model(config.weights, runs_dir=config.runs_dir)
 

@@ -169,6 +169,7 @@ class Session:
             self.plan.preprocessing,
             batch_size=min(self.plan.batch_size, self.learner.micro_batch),
             workers=self.plan.workers,
+            max_pixels=self.plan.max_pixels,
             pin=self.plan.device.torch_device.type == "cuda",
         )
         return readable(loader, mine)

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from sancli import console
-from sancli.config import AUTO
 from sancli.data.prepared import Prepared
 from sancli.engine.loop import Learner
 from sancli.tasks.planning import Plan
@@ -40,7 +39,7 @@ def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> None:
     total = rehearsal.epoch_s(plan) * plan.epochs
     if total > LONG_S:
         console.say(f"          {shorter(plan, total)}")
-    if plan.started_from == "scratch" and config.weights == AUTO:
+    if plan.lacks_imagenet:
         console.say(NOTICE.format(arch=config.arch, attention=config.attention))
 
 

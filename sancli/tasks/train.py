@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sancli import console, weights
-from sancli.config import AUTO, TrainConfig
+from sancli.config import TrainConfig
 from sancli.data.dataset import Batch
 from sancli.data.transforms import visible
 from sancli.engine.distributed import World, joined
@@ -159,7 +159,7 @@ def summarize(session: Session, reason: str) -> None:
         f"Done in {console.duration(session.seconds())}: {reason}; at most {console.size(peak)} of memory"
     )
     console.say(f"Best: epoch {info.epoch}, val top-1 {100 * info.metrics['top1']:.1f} %, in {run.folder}")
-    if plan.started_from == "scratch" and plan.config.weights == AUTO:
+    if plan.lacks_imagenet:
         console.say(NOTICE.format(arch=plan.config.arch, attention=plan.config.attention))
     console.emit(
         {
