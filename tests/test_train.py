@@ -8,10 +8,11 @@ import torch
 import training
 
 from sancli import console, weights
+from sancli.data.prepared import Sample
 from sancli.engine import checkpoint
 from sancli.errors import DataError, UsageError
 from sancli.runs import Run
-from sancli.tasks import planning, train
+from sancli.tasks import choices, planning, train
 
 
 @pytest.fixture(autouse=True)
@@ -181,12 +182,12 @@ def test_another_architecture_than_the_weights_is_refused(data, runs, monkeypatc
 
 
 def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
-    samples = [planning.Sample(None, label) for label in [0] * 9 + [1] * 3]
-    weight = planning.rarity(samples, 3)
+    samples = [Sample(None, label) for label in [0] * 9 + [1] * 3]
+    weight = choices.rarity(samples, 3)
     assert weight.tolist() == pytest.approx([12 / 18, 2.0, 0.0])
     assert sum(weight[sample.label] for sample in samples) == pytest.approx(12)
-    assert planning.automatic_balance(samples, 2)[0] == "none"
-    assert planning.automatic_balance(samples[:-1], 2)[0] == "loss"
+    assert choices.automatic_balance(samples, 2)[0] == "none"
+    assert choices.automatic_balance(samples[:-1], 2)[0] == "loss"
 
 
 @pytest.mark.parametrize(("side", "size"), [(150, 160), (20, 64), (160, 160), (161, 192), (3000, 224)])

@@ -6,7 +6,7 @@ a checkpoint needs no random states, and why a run that stopped and went on is b
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -25,37 +25,13 @@ from sancli.files import write_csv
 from sancli.report.curves import write_curves
 from sancli.runs import ModelInfo, Run
 from sancli.tasks.planning import Plan
+from sancli.tasks.progress import Progress
 from sancli.tasks.rehearsal import HEAD, make_order, training_images
+from sancli.tasks.showing import epoch_line, live_text
 
 SAVE_EVERY_S = 300
 CURVES_EVERY_S = 30
 FORMAT = 1
-FIGURES = {"top1": "top1", "macro-f1": "macro_f1", "loss": "loss"}
-"""The names of --select, and of the figures on val."""
-
-
-@dataclass
-class Progress:
-    """How far a run has come. Plain values: it stands in the checkpoint."""
-
-    epoch: int = 0
-    """Epochs that are complete, val included."""
-    step: int = 0
-    """Steps of the epoch that goes on."""
-    loss: float = 0.0
-    """Sum over the images of the epoch that goes on."""
-    correct: float = 0.0
-    images: int = 0
-    best_epoch: int = 0
-    """0: none yet."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """One for each complete epoch: metrics.csv."""
-    seconds: float = 0.0
-    """Spent so far; never in metrics.csv, which is the same however often a run stopped."""
-
-    def best(self) -> dict[str, Any]:
-        """The row of the best epoch."""
-        return self.rows[self.best_epoch - 1]
 
 
 class Session:
@@ -132,7 +108,7 @@ class Session:
         progress.correct += step.correct
         progress.images += step.images
         self.stop.step_s = time.monotonic() - began
-        self.bar.advance(step.images, extra=self.live())
+        self.bar.advance(step.images, extra=live_text(self.plan, progress))
         if step.stop or (self.stop and self.learner.world.size == 1):  # several processes stop together
             self.interrupt()
         if time.monotonic() - self.saved_at > SAVE_EVERY_S:
@@ -191,22 +167,14 @@ class Session:
         progress.rows.append(row)
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss, progress.correct, progress.images = 0.0, 0.0, 0
-        better = self.is_better(row)
+        better = progress.is_better(row, self.plan.config.select)
         if better:
             progress.best_epoch = progress.epoch
         if self.leads:
             self.keep(better)
-        console.say(self.epoch_line(row, better))
+        console.say(epoch_line(self.plan, row, seconds=self.seconds(), better=better))
         if self.learner.world.from_leader(bool(self.stop)) and progress.epoch < self.plan.epochs:
             raise self.interruption()
-
-    def is_better(self, row: dict[str, Any]) -> bool:
-        """Whether the row is the best so far, by --select; of equals, the one with the lower loss."""
-        if not self.progress.best_epoch:
-            return True
-        name, best = f"val_{FIGURES[self.plan.config.select]}", self.progress.best()
-        sign = -1 if name == "val_loss" else 1
-        return bool((sign * row[name], -row["val_loss"]) > (sign * best[name], -best["val_loss"]))
 
     def keep(self, better: bool) -> None:
         """Writes what an epoch leaves behind; the checkpoint last, so that it never claims too much."""
@@ -293,30 +261,6 @@ class Session:
             why=f"learning rate {lr:.3g} is mostly too high for this network{files}.",
             fix=f"start again with --lr {self.learner.lr / 10:.2g}; the last good checkpoint is "
             f"{self.run.checkpoint}.",
-        )
-
-    def live(self) -> str:
-        """What stands at the end of the bar."""
-        progress = self.progress
-        text = f"epoch {progress.epoch + 1}/{self.plan.epochs}, loss {progress.loss / progress.images:.3f}"
-        return f"{text}, best {self.best_text()}" if progress.best_epoch else text
-
-    def best_text(self) -> str:
-        """The best figure so far, by --select."""
-        name = FIGURES[self.plan.config.select]
-        value = self.progress.best()[f"val_{name}"]
-        return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f} %"
-
-    def epoch_line(self, row: dict[str, Any], better: bool) -> str:
-        """A complete epoch in one line."""
-        selected = (
-            f", macro-F1 {100 * row['val_macro_f1']:.1f} %" if self.plan.config.select == "macro-f1" else ""
-        )
-        return (
-            f"Epoch {row['epoch']:>{len(str(self.plan.epochs))}}/{self.plan.epochs}"
-            f"  train loss {row['train_loss']:.3f}, top-1 {100 * row['train_top1']:5.1f} %"
-            f"  val loss {row['val_loss']:.3f}, top-1 {100 * row['val_top1']:5.1f} %{selected}"
-            f"  {console.duration(self.seconds())}{'  best' if better else ''}"
         )
 
 

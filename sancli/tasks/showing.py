@@ -1,4 +1,4 @@
-"""The plan of a run as people read it, before it starts."""
+"""What people read of a run: its plan before it starts, and its epochs."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ from sancli import console
 from sancli.data.prepared import Prepared
 from sancli.engine.loop import Learner
 from sancli.tasks.planning import Plan
+from sancli.tasks.progress import Progress
 from sancli.tasks.rehearsal import Rehearsal
 
 LONG_S = 3600
@@ -149,3 +150,20 @@ def plan_facts(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> dict[str, 
         "load_seconds": rehearsal.load_s,
         "seconds": rehearsal.epoch_s(plan) * plan.epochs,
     }
+
+
+def live_text(plan: Plan, progress: Progress) -> str:
+    """What stands at the end of the bar."""
+    text = f"epoch {progress.epoch + 1}/{plan.epochs}, loss {progress.loss / progress.images:.3f}"
+    return f"{text}, best {progress.best_text(plan.config.select)}" if progress.best_epoch else text
+
+
+def epoch_line(plan: Plan, row: dict[str, Any], *, seconds: float, better: bool) -> str:
+    """A complete epoch in one line."""
+    selected = f", macro-F1 {100 * row['val_macro_f1']:.1f} %" if plan.config.select == "macro-f1" else ""
+    return (
+        f"Epoch {row['epoch']:>{len(str(plan.epochs))}}/{plan.epochs}"
+        f"  train loss {row['train_loss']:.3f}, top-1 {100 * row['train_top1']:5.1f} %"
+        f"  val loss {row['val_loss']:.3f}, top-1 {100 * row['val_top1']:5.1f} %{selected}"
+        f"  {console.duration(seconds)}{'  best' if better else ''}"
+    )
