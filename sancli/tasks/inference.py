@@ -10,6 +10,7 @@ from sancli.config import AUTO, PrepareConfig
 from sancli.console import progress
 from sancli.data.dataset import Batch, evaluation_loader, worker_faults
 from sancli.data.prepared import Sample
+from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.device import Device
 from sancli.engine.loop import infer
 from sancli.runs import Model
@@ -33,6 +34,7 @@ def ask(
     Raises:
         TrainingError: A process that reads images was killed.
     """
+    keep_freed_memory()
     loader = evaluation_loader(
         samples,
         model.info.preprocessing,

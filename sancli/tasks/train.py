@@ -12,6 +12,7 @@ from sancli import console, weights
 from sancli.config import TrainConfig
 from sancli.data.dataset import Batch
 from sancli.data.transforms import visible
+from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.distributed import World, joined
 from sancli.engine.interrupts import deferred
 from sancli.engine.loop import Learner
@@ -39,6 +40,7 @@ def run(config: TrainConfig, *, given: frozenset[str] = frozenset()) -> None:
         config: The settings.
         given: Which of them stand on the command line; a run that goes on keeps its own.
     """
+    keep_freed_memory()
     with joined() as world:
         if not world.leads:
             console.silence()
