@@ -82,7 +82,9 @@ def closest(word: str, known: Iterable[str]) -> str:
         return order, letters
 
     near = max(known, key=likeness, default="")
-    return f"did you mean {near}?" if near and likeness(near)[0] >= 0.5 else f"use one of: {', '.join(known)}."
+    return (
+        f"did you mean {near}?" if near and likeness(near)[0] >= 0.5 else f"use one of: {', '.join(known)}."
+    )
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

@@ -1,5 +1,9 @@
 """Batches: the same with and without workers, from any point of an epoch, and honest about broken files."""
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 import torch
 import training
@@ -8,6 +12,7 @@ from sancli.data.dataset import Images, Order, evaluation_loader, readable, trai
 from sancli.data.prepared import Sample
 from sancli.data.preprocessing import Preprocessing
 from sancli.data.transforms import training_view
+from sancli.engine.interrupts import stop_workers
 from sancli.errors import DataError
 
 PREPROCESSING = Preprocessing(image_size=32)
@@ -106,3 +111,14 @@ def test_a_file_that_cannot_be_read_is_listed_beside_its_batch(samples, tmp_path
     assert second.failures == ((3, "not found"),)
     with pytest.raises(DataError, match=r"bad\.png"):
         list(readable(loader, mixed))
+
+
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_main_process(samples):
+    loader = evaluation_loader(samples, PREPROCESSING, batch_size=1, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    assert len(list(batches)) == len(samples) - 1
+    stop_workers()

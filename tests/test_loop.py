@@ -190,3 +190,22 @@ def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+class Overflowing(nn.Module):
+    """Squares its input six times: what eval mode can do to an outlier in patchwise attention."""
+
+    def forward(self, x):
+        return (x.mean((2, 3)) ** 64)[:, :2] * torch.tensor([1.0, -1.0])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_image_that_overflows_the_network_gets_equal_shares_aloud(capsys, flip):
+    images = torch.stack([torch.full((3, 4, 4), value) for value in (1.0, 5.0, float("nan"), 1.01)])
+    ((_, logits),) = infer(
+        Overflowing(), [SimpleNamespace(images=images)], device=choose("cpu", "fp32"), flip=flip
+    )
+    assert logits.isfinite().all()
+    assert (logits[:, 0] > logits[:, 1]).tolist() == [True, False, False, True]
+    torch.testing.assert_close(logits[1:3].softmax(1), torch.full((2, 2), 0.5))
+    assert "overflows on 2 of 4 images" in capsys.readouterr().err

@@ -172,7 +172,7 @@ def _common(workers: int, pin: bool) -> dict[str, Any]:
 
 def _quiet_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the main process decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the main process's handler, which was inherited
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout and batch systems send theirs to all, too
 
 
 def readable(loader: Iterable[Batch], samples: Sequence[Sample]) -> Iterator[Batch]:

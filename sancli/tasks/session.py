@@ -153,10 +153,6 @@ class Session:
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Writes the epoch down; keeps the network where it is the best so far; saves."""
         progress, steps = self.progress, self.plan.steps_per_epoch
-        if not all(map(torch.isfinite, map(torch.tensor, figures.values()))):
-            raise self.not_finite(
-                f"the loss on val is {figures['loss']:g}", progress.epoch * steps + steps - 1
-            )
         row = {
             "epoch": progress.epoch + 1,
             "lr": self.learner.lr * lr_factor(progress.epoch * steps + steps - 1, self.learner.steps),
