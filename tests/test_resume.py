@@ -15,8 +15,8 @@ from sancli import weights
 from sancli.engine import checkpoint
 from sancli.errors import Interruption, UsageError, WeightsError
 from sancli.runs import Run
-from sancli.tasks import session as session_module
 from sancli.tasks import train
+from sancli.tasks.training import session as session_module
 
 OPTIONS = {"epochs": 3, "mixup": 0.2, "early_stop": 5}  # mixup and dropout: randomness in the main process
 

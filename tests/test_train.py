@@ -12,7 +12,8 @@ from sancli.data.prepared import Sample
 from sancli.engine import checkpoint
 from sancli.errors import DataError, UsageError
 from sancli.runs import Run
-from sancli.tasks import choices, planning, train
+from sancli.tasks import train
+from sancli.tasks.training import choices, planning
 
 
 @pytest.fixture(autouse=True)

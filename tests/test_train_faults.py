@@ -15,8 +15,8 @@ from sancli import files
 from sancli.engine import checkpoint
 from sancli.errors import DataError, Interruption, StorageError, TrainingError, UsageError, WeightsError
 from sancli.runs import Run
-from sancli.tasks import session as session_module
 from sancli.tasks import train
+from sancli.tasks.training import session as session_module
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from sancli.errors import DataError, StorageError
 from sancli.files import new_folder, unused
 from sancli.report.evaluation import write_evaluation
 from sancli.runs import Model, open_model, versions
-from sancli.tasks.inference import ask
-from sancli.tasks.measuring import evaluation_of
+from sancli.tasks.inference.asking import ask
+from sancli.tasks.inference.measuring import evaluation_of
 
 SHOWN_PAIRS = 3
 """Most confused pairs on the screen."""

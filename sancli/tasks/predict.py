@@ -15,7 +15,7 @@ from sancli.files import storage_errors, unused
 from sancli.report.predictions import UNSURE, WRITERS, Prediction
 from sancli.report.sorting import sort_into
 from sancli.runs import Model, open_model
-from sancli.tasks.inference import ask, best
+from sancli.tasks.inference.asking import ask, best
 
 SHOWN = 20
 """Rows of the table on the screen."""

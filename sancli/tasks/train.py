@@ -23,12 +23,12 @@ from sancli.report.curves import write_curves
 from sancli.report.pictures import write_samples
 from sancli.runs import Run, create_run, open_model
 from sancli.tasks.evaluate import evaluate_split
-from sancli.tasks.planning import Plan, make_plan, stem
-from sancli.tasks.progress import Progress
-from sancli.tasks.rehearsal import fit_into_memory, make_learner, make_network, rehearse
-from sancli.tasks.resuming import Saved, check_same_data, reopen
-from sancli.tasks.session import Session
-from sancli.tasks.showing import NOTICE, plan_facts, show_plan
+from sancli.tasks.training.planning import Plan, make_plan, stem
+from sancli.tasks.training.progress import Progress
+from sancli.tasks.training.rehearsal import fit_into_memory, make_learner, make_network, rehearse
+from sancli.tasks.training.resuming import Saved, check_same_data, reopen
+from sancli.tasks.training.session import Session
+from sancli.tasks.training.showing import NOTICE, plan_facts, show_plan
 
 SHOWN_SAMPLES = 16
 

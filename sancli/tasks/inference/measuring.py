@@ -13,7 +13,7 @@ from sancli.engine import metrics
 from sancli.report.evaluation import Evaluation
 from sancli.report.pictures import Mistake
 from sancli.report.predictions import Prediction
-from sancli.tasks.inference import best
+from sancli.tasks.inference.asking import best
 
 RANKS = 5
 """Labels of each image in predictions.csv."""

@@ -13,7 +13,7 @@ from sancli.engine.device import Device, choose
 from sancli.engine.loop import infer
 from sancli.errors import DataError
 from sancli.runs import Model, open_model
-from sancli.tasks.inference import best
+from sancli.tasks.inference.asking import best
 
 Answer = list[tuple[str, float]]
 """Labels with their probabilities, the highest first."""

@@ -9,8 +9,8 @@ from sancli.config import TrainConfig
 from sancli.engine import checkpoint
 from sancli.errors import UsageError, WeightsError
 from sancli.runs import Run
-from sancli.tasks.planning import Plan
-from sancli.tasks.session import FORMAT
+from sancli.tasks.training.planning import Plan
+from sancli.tasks.training.session import FORMAT
 
 USED = {
     "resume",

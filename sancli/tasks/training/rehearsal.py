@@ -17,8 +17,8 @@ from sancli.engine.distributed import World
 from sancli.engine.loop import Learner, NotFinite, infer, train_step
 from sancli.engine.optim import make_optimizer, moving_average
 from sancli.errors import TrainingError, UsageError
-from sancli.tasks.choices import LARGEST_AUTO_BATCH, rarity, with_batch_size
-from sancli.tasks.planning import Plan
+from sancli.tasks.training.choices import LARGEST_AUTO_BATCH, rarity, with_batch_size
+from sancli.tasks.training.planning import Plan
 
 HEAD = "fc"
 """The last layer of every network."""

@@ -6,9 +6,9 @@ from typing import Any
 from sancli import console
 from sancli.data.prepared import Prepared
 from sancli.engine.loop import Learner
-from sancli.tasks.planning import Plan
-from sancli.tasks.progress import Progress
-from sancli.tasks.rehearsal import Rehearsal
+from sancli.tasks.training.planning import Plan
+from sancli.tasks.training.progress import Progress
+from sancli.tasks.training.rehearsal import Rehearsal
 
 LONG_S = 3600
 """A run that takes longer is shown with what would shorten it."""

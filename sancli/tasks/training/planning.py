@@ -14,7 +14,7 @@ from sancli.data.preprocessing import Preprocessing
 from sancli.engine.device import Device, choose
 from sancli.errors import DataError, UsageError
 from sancli.runs import Model, open_model
-from sancli.tasks.choices import automatic_balance, automatic_size, automatic_workers
+from sancli.tasks.training.choices import automatic_balance, automatic_size, automatic_workers
 
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}

@@ -24,10 +24,10 @@ from sancli.errors import Interruption, TrainingError
 from sancli.files import write_csv
 from sancli.report.curves import write_curves
 from sancli.runs import ModelInfo, Run
-from sancli.tasks.planning import Plan
-from sancli.tasks.progress import Progress
-from sancli.tasks.rehearsal import HEAD, make_order, training_images
-from sancli.tasks.showing import epoch_line, live_text
+from sancli.tasks.training.planning import Plan
+from sancli.tasks.training.progress import Progress
+from sancli.tasks.training.rehearsal import HEAD, make_order, training_images
+from sancli.tasks.training.showing import epoch_line, live_text
 
 SAVE_EVERY_S = 300
 CURVES_EVERY_S = 30
