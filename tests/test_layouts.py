@@ -119,12 +119,26 @@ def test_what_fits_no_layout_says_what_was_found_and_what_is_expected(paths, fou
     assert len(words.splitlines()) <= 6
 
 
+def test_one_class_is_named_and_a_split_is_none():
+    words = refusal("sea/1.jpg", "sea/2.jpg")
+    assert "photos has only one class (sea); at least two are needed." in words
+    assert len(words.splitlines()) <= 6
+    assert "no labelled images in photos." in refusal("train/1.jpg")
+    assert "no labelled images in photos." in refusal("sea/1.jpg", wanted="splits")
+
+
 def test_split_folders_without_class_folders_are_not_taken_for_classes():
     assert "look like splits, but hold no class folders" in refusal("train/cat.1.jpg", "test/2.jpg")
 
 
 def test_two_folders_for_one_split_are_refused():
     assert "val and valid both stand for val" in refusal("train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
+
+
+def test_a_layout_that_was_asked_for_has_that_for_its_reason():
+    paths = ("seg_train/sea/1.jpg", "seg_test/sea/2.jpg", "seg_pred/3.jpg")
+    assert recognise(listing(*paths), source="x", wanted="folders").why == "--layout folders says so"
+    assert recognise(listing(*paths), source="x").why.endswith("of the Intel scenes")
 
 
 def test_a_layout_that_was_asked_for_is_the_only_one_tried():

@@ -275,7 +275,9 @@ def test_hostile_class_names_become_safe_ones(san, place):  # row 32
     for number, name in enumerate((b"-rf", b"[red]", b"es\x1bc", b"caf\xe9", b"a" * 255)):
         folder = Path(os.fsdecode(os.path.join(b"x", name)))  # noqa: PTH118 -- names that are no text
         fill(folder, {f"{i}.png": 700 + 10 * number + i for i in range(3)})
-    _, prepared, _ = prepared_with(san)
+    outcome, prepared, _ = prepared_with(san)
+    assert "2 class names rewritten to be safe on every disk: caf" in outcome.stderr
+    assert "es\\x1bc becomes es_c." in outcome.stderr
     assert prepared.classes == ("-rf", "[red]", "a" * 255, "caf_", "cat", "dog", "es_c")
     assert prepared.is_whole()
 

@@ -15,6 +15,7 @@ from folders import class_tree, contents, fill, fill_zip, picture
 
 import sancli
 from sancli.data.prepared import open_prepared
+from sancli.errors import DataError
 from sancli.tasks import prepare as task
 
 PETS = class_tree("cat", "dog", count=10)
@@ -138,6 +139,27 @@ def test_what_is_there_is_replaced_by_force_alone(san, place, change):
     assert [path.name for path in Path("data").iterdir()] == ["pets"]
 
 
+def test_what_differs_from_the_prepared_folder_is_named(san, place):
+    fill("pets", PETS)
+    fill("wild", class_tree("cat", "dog", start=300))
+    san("prepare", "pets")
+    outcome = san("prepare", "pets", "--val", "0.2", "--only", "cat,dog")
+    assert "why: --val 0.15 then, 0.2 now; --only not given then, cat,dog now.\n" in outcome.stderr
+    outcome = san("prepare", "wild", "data/pets")
+    assert "why: another source, pets then, wild now.\n" in outcome.stderr
+    fill("pets", {"cat/new.png": 777})
+    assert "why: the source has changed since.\n" in san("prepare", "pets").stderr
+    next(Path("data/pets/train/cat").iterdir()).unlink()
+    assert "why: data/pets has changed since.\n" in san("prepare", "pets").stderr
+    Path("data/pets/dataset.json").write_text("{", encoding="utf-8")
+    assert "why: data/pets/dataset.json is damaged.\n" in san("prepare", "pets").stderr
+
+
+def test_a_raw_folder_is_no_prepared_one(place):
+    with pytest.raises(DataError, match="its images were not checked and split yet"):
+        open_prepared(fill("pets", PETS))
+
+
 def test_something_else_in_the_place_of_out_is_never_replaced(san, place):
     fill("pets", PETS)
     fill("data/pets", {"diary.txt": b"dear"})
@@ -191,7 +213,11 @@ def test_json_is_one_object_with_the_same_facts(san, place):
         ("cat/0.png", "dropped"),
         ("dog/cat.png", "dropped"),
     }
-    assert json.loads(san("prepare", "pets", "--json").stdout)["unchanged"] is True
+    again = json.loads(san("prepare", "pets", "--json").stdout)
+    assert again["unchanged"] is True
+    assert facts.keys() - again.keys() == {"turned", "several_frames", "duplicates", "classes_left_out"}
+    same = facts.keys() & again.keys() - {"unchanged", "written"}
+    assert {key: again[key] for key in same} == {key: facts[key] for key in same}
 
 
 def test_every_image_found_is_taken_or_listed(san, place):

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,8 +28,13 @@ def check_places(source: Path, out: Path) -> None:
         )
 
 
-def check_free(out: Path, *, force: bool) -> None:
+def check_free(out: Path, *, force: bool, differs: Callable[[], str]) -> None:
     """Refuses to replace what is there, unless it is a prepared folder and --force was given.
+
+    Args:
+        out: The place.
+        force: Whether --force was given.
+        differs: Says how the prepared folder there differs from what is wanted.
 
     Raises:
         StorageError: Saying which of the two it is.
@@ -45,7 +50,7 @@ def check_free(out: Path, *, force: bool) -> None:
     if not force:
         raise StorageError(
             f"{out} exists already.",
-            why="it was made from another source, with other options, or has changed since.",
+            why=f"{differs()}.",
             fix="--force replaces it; or name another OUT.",
         )
 

@@ -17,6 +17,12 @@ def clean(name: str) -> str:
     return UNSAFE.sub("_", name)
 
 
+def rewritten(images: Iterable[Placed]) -> dict[str, str]:
+    """The class names that are not safe, and what becomes of them."""
+    names = sorted({image.label for image in images if image.label is not None})
+    return {name: clean(name) for name in names if clean(name) != name}
+
+
 def same_name(name: str) -> str:
     """Equal for names that some disk takes for one: Cats and cats, two ways to write an accent."""
     return unicodedata.normalize("NFC", name).casefold().strip()

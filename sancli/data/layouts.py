@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sancli.console import plural
 from sancli.data.listing import Listing, Problem
 from sancli.data.prepared import UNLABELLED
-from sancli.errors import DataError
+from sancli.errors import DataError, printable
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -196,17 +196,29 @@ def recognise(listing: Listing, *, source: str, wanted: str = "auto") -> Layout:
         if found := layout(listing):
             if wanted == "auto" and layout is folders:
                 _check_no_splits(found, source)
+            if wanted != "auto":
+                found.why = f"--layout {wanted} says so"
             return found
     looked_for = "; ".join(str(layout.__doc__).rstrip(".") for layout in tried)
     inner = [ending for ending in ARCHIVES if listing.others[ending]]
     example = f"give each class a folder of its own:\n    {source}/\n      cat/1.jpg\n      dog/2.jpg"
+    lone = _lone_class(listing) if folders in tried else None
     raise DataError(
-        f"no labelled images in {source}.",
+        f"no labelled images in {source}."
+        if lone is None
+        else f"{source} has only one class ({printable(lone)}); at least two are needed.",
         why=f"found {describe(listing)}; looked for {looked_for}.",
         fix=f"unpack the {' and '.join(inner)} files in it first."
         if inner and not listing.images
         else example,
     )
+
+
+def _lone_class(listing: Listing) -> str | None:
+    """The one folder with images, where there is no other; a folder named for a split is no class."""
+    seen = tree(listing)
+    names = {first for first, *rest in map(seen.below, listing.images) if rest}
+    return names.pop() if len(names) == 1 and not any(map(_split_of, names)) else None
 
 
 def _check_no_splits(found: Layout, source: str) -> None:

@@ -1,5 +1,6 @@
 """A prepared data folder: what `san prepare` writes, and how it is opened again."""
 
+import csv
 import json
 import os
 import re
@@ -108,6 +109,13 @@ class Prepared:
         """The images without a class."""
         return _sorted_entries(self.root / UNLABELLED)
 
+    def problems(self) -> list[dict[str, str]]:
+        """The rows of problems.csv, as they stand there; none where it is gone."""
+        if not (self.root / PROBLEMS_CSV).is_file():
+            return []
+        with (self.root / PROBLEMS_CSV).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
     def is_whole(self) -> bool:
         """Whether the images that were prepared are all there, by name and number."""
         try:
@@ -148,7 +156,7 @@ def open_prepared(root: Path) -> Prepared:
     if not (root / MANIFEST).is_file():
         raise DataError(
             f"{root} is not a prepared folder.",
-            why=f"it has no {MANIFEST}; training starts from images that were checked and split.",
+            why=f"it has no {MANIFEST}: its images were not checked and split yet.",
             fix=f"san prepare {printable(root)}",
         )
     try:

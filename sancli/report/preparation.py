@@ -37,6 +37,13 @@ def show(facts: dict[str, Any]) -> None:
     _say_classes(facts)
 
 
+def renamed(names: dict[str, str]) -> str:
+    """One line for class names that were rewritten: {name: what became of it}."""
+    shown = ", ".join(f"{printable(name)} becomes {safe}" for name, safe in list(names.items())[:SHOWN])
+    more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"{plural(len(names), 'class name')} rewritten to be safe on every disk: {shown}{more}."
+
+
 def _counts(counts: dict[str, dict[str, int]]) -> Any:
     splits = [split for split in SPLITS if split in counts]
     classes = sorted({name for split in splits for name in counts[split]})

@@ -31,7 +31,7 @@ def run(config: PrepareConfig) -> None:
     plan = look(config)
     if not config.force and (prepared := unchanged(plan)):
         say(f"{plan.out} is prepared already, from the same source with the same options: nothing to do.")
-        emit({"command": "prepare", "out": str(plan.out), "unchanged": True} | prepared.manifest.to_dict())
+        emit(gather_again(plan, prepared))
         next_command("san", "train", plan.out)
         return
     with workplace(plan) as folder, plan.source.files(plan.paths, folder) as files:
@@ -62,6 +62,8 @@ def look(config: PrepareConfig) -> Plan:
     images = classes.choose(layout.images, only=config.only, skip=config.skip)
     classes.check_names(images)
     say_look(source, layout)
+    if changed := classes.rewritten(images):
+        warn(preparation.renamed(changed))
     for warning in classes.check_splits(images):
         warn(warning)
     return Plan(source, out, layout, classes.cleaned(images), shares(images, config), config)
@@ -94,13 +96,36 @@ def unchanged(plan: Plan) -> Prepared | None:
     return prepared if same and manifest.source["sha256"] == plan.sha256() else None
 
 
+def differences(plan: Plan) -> str:
+    """For people: how what is there differs from what is wanted, where `unchanged` found that it does."""
+    try:
+        prepared = open_prepared(plan.out)
+    except DataError as error:
+        return error.what.rstrip(".")
+    then, now = prepared.manifest, plan.options()
+    found = [
+        f"--{key.replace('_', '-')} {_value(then.options.get(key))} then, {_value(now[key])} now"
+        for key in now
+        if then.options.get(key) != now[key]
+    ]
+    if then.source["name"] != (name := plan.source.path.resolve().name):
+        found.append(f"another source, {then.source['name']} then, {name} now")
+    if not prepared.is_whole():
+        found.append(f"{plan.out} has changed since")
+    return "; ".join(found) or "the source has changed since"
+
+
+def _value(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
 @contextmanager
 def workplace(plan: Plan) -> Iterator[Path | None]:
     """Gives the folder that becomes OUT; None with --dry-run."""
     if plan.config.dry_run:
         yield None
         return
-    check_free(plan.out, force=plan.config.force)
+    check_free(plan.out, force=plan.config.force, differs=lambda: differences(plan))
     with building(plan.out) as folder:
         yield folder
 
@@ -150,25 +175,9 @@ def gather(
     plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
 ) -> dict[str, Any]:
     """Everything worth knowing about this run: what --json prints, and the screen is made from."""
-    counts = count(chosen.pictures)
-    train = counts["train"]
-    return {
-        "command": "prepare",
-        "source": str(plan.config.source),
-        "out": str(plan.out),
-        "dry_run": plan.config.dry_run,
+    known = gather_known(plan, count(chosen.pictures), len(unlabelled))
+    return known | {
         "unchanged": False,
-        "layout": plan.layout.name,
-        "classes": sorted({str(picture.label) for picture in chosen.pictures}),
-        "counts": counts,
-        "unlabelled": len(unlabelled),
-        "images_found": len(plan.source.listing.images),
-        "images_taken": len(chosen.pictures) + len(unlabelled),
-        "written": {},
-        "ignored": dict(plan.source.listing.others),
-        "split_off": plan.to_split,
-        "seed": plan.config.seed,
-        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
         "turned": sum(scan.turned for scan in scans),
         "several_frames": sum(scan.frames for scan in scans),
         "duplicates": {
@@ -178,8 +187,37 @@ def gather(
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
         "classes_left_out": chosen.small,
-        "empty_folders": plan.layout.empty,
         "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+
+
+def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
+    """The same of an earlier run, without what only the images tell: turned ones, duplicates."""
+    manifest = prepared.manifest
+    known = gather_known(plan, manifest.counts, manifest.unlabelled)
+    return manifest.to_dict() | known | {"unchanged": True, "problems": prepared.problems()}
+
+
+def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int) -> dict[str, Any]:
+    """What the plan and the numbers of images tell, whether they are prepared now or were before."""
+    train = counts["train"]
+    return {
+        "command": "prepare",
+        "source": str(plan.config.source),
+        "out": str(plan.out),
+        "dry_run": plan.config.dry_run,
+        "layout": plan.layout.name,
+        "classes": sorted(train),
+        "counts": counts,
+        "unlabelled": unlabelled,
+        "images_found": len(plan.source.listing.images),
+        "images_taken": sum(sum(row.values()) for row in counts.values()) + unlabelled,
+        "written": {},
+        "ignored": dict(plan.source.listing.others),
+        "split_off": plan.to_split,
+        "seed": plan.config.seed,
+        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
+        "empty_folders": plan.layout.empty,
     }
 
 
