@@ -43,6 +43,11 @@ def test_the_preset_report_is_the_student_report():
         {"batch_size": 0},
         {"workers": -1},
         {"device": "gpu"},
+        {"name": "../elsewhere"},
+        {"name": ".."},
+        {"name": "-rf"},
+        {"name": ""},
+        {"lr": 0.0},
     ],
 )
 def test_a_wrong_setting_is_refused_before_any_work(wrong):

@@ -41,7 +41,7 @@ def test_the_confusion_matrix_has_the_truth_in_its_rows():
 
 def test_precision_recall_and_f1_are_those_of_torchmetrics():
     logits, labels = random_case(0)
-    table = metrics.per_class(metrics.confusion(logits.argmax(1), labels, 7))
+    table = metrics.per_class(metrics.confusion(logits.argmax(1), labels, 7), metrics.support_of(labels, 7))
     for ours, function in (
         (table.precision, theirs.multiclass_precision),
         (table.recall, theirs.multiclass_recall),
@@ -110,3 +110,13 @@ def test_the_bins_of_confidence_give_the_calibration_error_of_torchmetrics():
 def test_a_confidence_of_exactly_one_falls_into_the_last_bin():
     bins = metrics.reliability(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
     assert bins == [metrics.Bin(low=14 / 15, high=1.0, count=2, confidence=1.0, accuracy=0.5)]
+
+
+def test_an_image_without_an_answer_is_never_right_and_belongs_to_its_class():
+    logits = torch.tensor([[0.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
+    labels = torch.tensor([0, 0, 1])
+    figures = metrics.summary(logits, labels)
+    assert figures["top1"] == pytest.approx(2 / 3)
+    assert figures["balanced"] == pytest.approx((1 / 2 + 1) / 2)
+    assert metrics.answers(logits).tolist() == [-1, 0, 1]
+    assert metrics.confusion(metrics.answers(logits), labels, 2).tolist() == [[1, 0], [0, 1]]

@@ -1,11 +1,15 @@
 """Settings of `san train`, and its presets."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sancli.config.base import ARCHS, ATTENTIONS, AUTO, DEVICES, PRECISIONS, RELATIONS, Config, check_range
-from sancli.errors import check_choice
+from sancli.errors import UsageError, check_choice
+
+NAME = re.compile(r"[\w+][\w+. -]*")
+"""Of a run: it becomes a folder inside runs/, and a word in commands."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"arch": "san10", "epochs": 12, "image_size": 112, "augment": "light"},
@@ -87,6 +91,12 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         """Refuses what no run could use."""
         check_choice("--arch", self.arch, ARCHS)
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise UsageError(
+                f"--name {self.name} cannot be the name of a folder in {self.runs_dir}.",
+                why="it may hold letters, digits, spaces and . _ + -, and starts with none of . and -.",
+                fix="choose another name; --runs-dir says where the folder goes.",
+            )
         check_choice("--attention", self.attention, ATTENTIONS)
         if self.relation is not None:
             check_choice("--relation", self.relation, RELATIONS[self.attention])
@@ -102,14 +112,14 @@ class TrainConfig(Config):
             ("--epochs", self.epochs, 1, 100_000),
             ("--freeze-epochs", self.freeze_epochs, 0, 100_000),
             ("--batch-size", None if self.batch_size == AUTO else self.batch_size, 1, 1_000_000),
-            ("--lr", self.lr, 0, float("inf")),
+            ("--lr", self.lr, 1e-12, 100),
             ("--weight-decay", self.weight_decay, 0, 10),
             ("--label-smoothing", self.label_smoothing, 0, 0.99),
             ("--mixup", self.mixup, 0, 10),
             ("--cutmix", self.cutmix, 0, 10),
             ("--image-size", None if self.image_size == AUTO else self.image_size, 32, 4096),
             ("--early-stop", self.early_stop, 1, 100_000),
-            ("--time-limit", self.time_limit, 0, float("inf")),
+            ("--time-limit", self.time_limit, 0, 1e6),
             ("--limit", self.limit, 1, 10**9),
             ("--workers", None if self.workers == AUTO else self.workers, 0, 1024),
             ("--seed", self.seed, 0, 2**63 - 1),

@@ -49,7 +49,7 @@ def infer(
     """Each batch with its logits: [N, C], float32, on the CPU; of a batch without images, an empty [0].
 
     With `flip`, the softmax of the result is the mean of those of the image and its mirror image.
-    An image that the network overflows on gets zeros, equal shares of all classes, and is counted aloud.
+    An image on which the network diverges gets a row of zeros, no answer, and is counted aloud.
     The network is put into eval mode on the device, and left there.
     """
     device.place(network).eval()
@@ -60,23 +60,17 @@ def infer(
             continue
         with torch.inference_mode(), device.autocast():
             images = device.send(batch.images)
-            logits = network(images).float()
-            if flip:
-                logits = _mean_of_probabilities(logits, network(images.flip(-1)).float())
-        logits = logits.cpu()
-        overflown = ~(logits.abs().amax(1) < MOST_LOGIT)  # so written, NaN counts too
-        lost, asked = lost + int(overflown.sum()), asked + len(logits)
-        yield batch, logits.masked_fill(overflown[:, None], 0)
+            views = [images, images.flip(-1)] if flip else [images]
+            logits = torch.stack([network(view).float() for view in views]).cpu()  # [views, N, C]
+        diverged = ~(logits.abs().amax((0, 2)) < MOST_LOGIT)  # so written, NaN counts too
+        lost, asked = lost + int(diverged.sum()), asked + len(diverged)
+        mean = logits[0] if len(logits) == 1 else logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
+        yield batch, mean.masked_fill(diverged[:, None], 0)
     if lost:
         warn(
-            f"the network overflows on {lost} of {asked} images: they get equal shares of all classes. "
-            "More training mends it, or a lower --lr."
+            f"no answer for {lost} of {asked} images: the network diverges on them, as patchwise attention "
+            "can on images unlike those it learnt from."
         )
-
-
-def _mean_of_probabilities(one: Tensor, other: Tensor) -> Tensor:
-    both = torch.stack([one.log_softmax(1), other.log_softmax(1)])
-    return both.logsumexp(0) - math.log(2)
 
 
 @dataclass(frozen=True)

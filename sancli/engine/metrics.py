@@ -7,6 +7,7 @@ torchvision; measured on 2 cores), and whoever only predicts should not wait for
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,30 +27,43 @@ def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
         logits: [N, C]
         labels: [N]
     """
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
-
-    logits = logits.float()
-    num_classes = logits.shape[1]
-    matrix = confusion(logits.argmax(1), labels, num_classes)
-    table = per_class(matrix)
+    logits, num_classes = logits.float(), logits.shape[1]
+    predictions = answers(logits)
+    matrix = confusion(predictions, labels, num_classes)
+    table = per_class(matrix, support_of(labels, num_classes))
     predicted = matrix.sum(0) > 0
     figures: dict[str, Tensor | float] = {
         "loss": F.cross_entropy(logits, labels),
         "top1": int(matrix.diagonal().sum()) / len(labels),
     }
     if num_classes >= TOP5_FROM:
-        figures["top5"] = multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=5)
+        among = (logits.topk(5).indices == labels[:, None]).any(1) & (predictions >= 0)
+        figures["top5"] = among.double().mean()
     figures["balanced"] = table.recall[table.support > 0].mean()
     figures["macro_f1"] = table.f1[(table.support > 0) | predicted].mean()
-    figures["ece"] = multiclass_calibration_error(logits.softmax(1), labels, num_classes, n_bins=BINS)
+    figures["ece"] = sum(
+        one.count / len(labels) * abs(one.confidence - one.accuracy)
+        for one in reliability(logits.softmax(1), labels)
+    )
     return {name: float(value) for name, value in figures.items()}
 
 
+def answers(scores: Tensor) -> Tensor:
+    """The likeliest class of each row of scores [N, C]; -1, which is never right, where all are equal."""
+    return torch.where(scores.amax(1) > scores.amin(1), scores.argmax(1), -1)
+
+
+def support_of(labels: Tensor, num_classes: int) -> Tensor:
+    """Images of each class, [C]."""
+    return torch.bincount(labels, minlength=num_classes)
+
+
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts of images by [true class, predicted class]."""
+    """Counts of images by [true class, predicted class]; images without an answer, -1, are in none."""
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    counts: Tensor = multiclass_confusion_matrix(predictions, labels, num_classes)
+    answered = predictions >= 0
+    counts: Tensor = multiclass_confusion_matrix(predictions[answered], labels[answered], num_classes)
     return counts
 
 
@@ -64,9 +78,9 @@ class PerClass:
     """Images of the class."""
 
 
-def per_class(matrix: Tensor) -> PerClass:
-    """Precision, recall, F1 and support of each class, from counts by [true, predicted]."""
-    right, support, predicted = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+def per_class(matrix: Tensor, support: Tensor) -> PerClass:
+    """The figures of each class, from counts by [true, predicted] and the number of its images."""
+    right, predicted = matrix.diagonal().double(), matrix.sum(0)
     return PerClass(
         precision=right / predicted.clamp(min=1),
         recall=right / support.clamp(min=1),
@@ -112,8 +126,7 @@ def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = BINS) -> l
         labels: [N]
         bins: How many intervals 0..1 is cut into.
     """
-    confidences, predictions = probabilities.max(1)
-    right = (predictions == labels).double()
+    confidences, right = probabilities.amax(1), (answers(probabilities) == labels).double()
     place = (confidences * bins).long().clamp(max=bins - 1)
     return [
         Bin(

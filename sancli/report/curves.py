@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 Columns = dict[str, list[float]]
 
 
-def write_curves(png: Path, metrics_csv: Path) -> None:
-    """Draws loss, accuracy and learning rate by epoch; a column that is not there is left out."""
+def write_curves(png: Path, metrics_csv: Path, *, best_epoch: int | None = None) -> None:
+    """Draws loss, accuracy and learning rate by epoch, and marks the epoch whose network was kept.
+
+    A column that is not there is left out.
+    """
     columns = read_columns(metrics_csv)
     with drawing(png, width=11, height=3.6) as figure:
         loss, accuracy, rate = figure.subplots(1, 3, width_ratios=[3, 3, 2])
         draw(loss, columns, "loss", title="Loss")
         draw(accuracy, columns, "top1", title="Top-1 (%)", scale=100)
-        mark_best(accuracy, columns)
+        if best_epoch:
+            mark_best(accuracy, columns, best_epoch - 1)
         rate.set_title("Learning rate")
         rate.plot(columns["epoch"], columns.get("lr", [math.nan] * len(columns["epoch"])), color=GREY)
         for axes in (loss, accuracy, rate):
@@ -57,12 +61,11 @@ def draw(axes: "Axes", columns: Columns, figure: str, *, title: str, scale: floa
             axes.legend(frameon=False, loc="best")
 
 
-def mark_best(axes: "Axes", columns: Columns) -> None:
-    """A dot with its value on the best validation epoch."""
+def mark_best(axes: "Axes", columns: Columns, best: int) -> None:
+    """A dot with its value on the row of the best epoch."""
     values = columns.get("val_top1", [])
-    if not any(map(math.isfinite, values)):
+    if not best < len(values) or not math.isfinite(values[best]):
         return
-    best = max(range(len(values)), key=lambda row: values[row] if math.isfinite(values[row]) else -1)
     place = (columns["epoch"][best], values[best] * 100)
     axes.plot(*place, "o", color=ORANGE, markersize=5)
     axes.annotate(f"{place[1]:.1f}", place, (0, 6), textcoords="offset points", ha="center", color=ORANGE)

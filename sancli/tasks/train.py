@@ -1,6 +1,5 @@
 """`san train`: a network learns from a prepared folder."""
 
-import resource
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -55,7 +54,7 @@ def train(config: TrainConfig, given: frozenset[str], world: World) -> None:
     show_plan(plan, learner, rehearsal)
     if config.dry_run:
         console.emit(plan_facts(plan, learner, rehearsal))
-        console.say("Dry run: nothing was written. Without --dry-run it starts.")
+        console.say("Dry run: nothing was written. The same command without --dry-run starts it.")
         return
     run = saved.run if saved else open_run(plan, rehearsal.batch, world)
     with locked(run.folder) if world.leads else nullcontext(), console.logged(run.log):
@@ -113,7 +112,7 @@ def report(session: Session, reason: str) -> None:
     """The curves, the figures on val, the model card and the summary."""
     run, plan = session.run, session.plan
     try:
-        write_curves(run.folder / "curves.png", run.metrics)
+        write_curves(run.folder / "curves.png", run.metrics, best_epoch=session.progress.best_epoch)
         evaluation = evaluate_split(
             open_model(str(run.folder)),
             plan.prepared,
@@ -183,8 +182,12 @@ def summarize(session: Session, reason: str) -> None:
 
 
 def peak_memory(plan: Plan) -> int:
-    """Bytes that the run has held at most, on the GPU where it ran there."""
+    """Bytes that the run has held at most, on the GPU where it ran there; 0 where the system does not say."""
     if plan.device.torch_device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(plan.device.torch_device))
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -16,6 +16,7 @@ from sancli.engine.loop import infer
 from sancli.runs import Model
 
 MOST_WORKERS = 8
+NO_ANSWER = "no answer: the network diverges on this image"
 
 
 def ask(
@@ -59,9 +60,13 @@ def number_of_workers(asked: int | Literal["auto"], device: Device, *, single: b
 
 
 def best(logits: Tensor, classes: Sequence[str], *, count: int) -> list[tuple[tuple[str, float], ...]]:
-    """For each row of the logits [N, C] its likeliest labels with their probabilities, the highest first."""
+    """For each row of the logits [N, C] its likeliest labels with their probabilities, the highest first.
+
+    A row of equal logits is no answer, and gives none.
+    """
     values, numbers = logits.softmax(1).topk(min(count, len(classes)), dim=1)
+    answered = logits.amax(1) > logits.amin(1)
     return [
-        tuple((classes[number], value) for number, value in zip(row, shares, strict=True))
-        for row, shares in zip(numbers.tolist(), values.tolist(), strict=True)
+        tuple((classes[number], value) for number, value in zip(row, shares, strict=True)) if answer else ()
+        for row, shares, answer in zip(numbers.tolist(), values.tolist(), answered.tolist(), strict=True)
     ]

@@ -13,7 +13,7 @@ from sancli.engine import metrics
 from sancli.report.evaluation import Evaluation
 from sancli.report.pictures import Mistake
 from sancli.report.predictions import Prediction
-from sancli.tasks.inference.asking import best
+from sancli.tasks.inference.asking import NO_ANSWER, best
 
 RANKS = 5
 """Labels of each image in predictions.csv."""
@@ -34,7 +34,7 @@ def evaluation_of(
         worst: How many mistakes to show.
     """
     labels = torch.tensor([sample.label for sample in samples])
-    matrix = metrics.confusion(logits.argmax(1), labels, len(classes))
+    matrix = metrics.confusion(metrics.answers(logits), labels, len(classes))
     pairs = [(classes[true], classes[other], count) for true, other, count in metrics.most_confused(matrix)]
     figures = {
         **metrics.summary(logits, labels),
@@ -44,16 +44,16 @@ def evaluation_of(
         ],
         "reliability": [asdict(one) for one in metrics.reliability(logits.softmax(1), labels)],
     }
-    answers = best(logits, classes, count=RANKS)
+    tops = best(logits, classes, count=RANKS)
     return Evaluation(
         classes=classes,
         figures=origin | {"images": len(samples)} | figures,
         matrix=matrix,
-        per_class=vars(metrics.per_class(matrix)),
+        per_class=vars(metrics.per_class(matrix, metrics.support_of(labels, len(classes)))),
         most_confused=pairs,
         predictions=[
-            Prediction(sample.path, top=top, true=classes[sample.label])
-            for sample, top in zip(samples, answers, strict=True)
+            Prediction(sample.path, top=top, error="" if top else NO_ANSWER, true=classes[sample.label])
+            for sample, top in zip(samples, tops, strict=True)
         ],
         worst=worst_mistakes(logits, samples, classes, count=worst),
     )
@@ -63,9 +63,9 @@ def worst_mistakes(
     logits: Tensor, samples: Sequence[Sample], classes: Sequence[str], *, count: int
 ) -> list[Mistake]:
     """The wrong answers of which the model was surest, with their whole pictures."""
-    confidences, answers = logits.softmax(1).max(1)
+    confidences, answers = logits.softmax(1).amax(1), metrics.answers(logits)
     order = confidences.sort(descending=True, stable=True).indices.tolist()
-    wrong = [number for number in order if answers[number] != samples[number].label][:count]
+    wrong = [number for number in order if answers[number] not in (-1, samples[number].label)][:count]
     return [
         Mistake(
             image=load_image(samples[number].path),

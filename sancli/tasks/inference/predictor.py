@@ -49,7 +49,7 @@ class Predictor:
 
         Args:
             images: A path or a Pillow image; or a list of them, which gives a list of answers.
-            topk: How many labels.
+            topk: How many labels. An image on which the network diverges gets none.
 
         Raises:
             DataError: An image cannot be read.

@@ -180,7 +180,8 @@ class Session:
             self.run.save_model(self.learner.best_network.state_dict(), self.info(finished=False))
         if time.monotonic() - self.drawn_at > CURVES_EVERY_S:
             self.drawn_at = time.monotonic()
-            write_curves(self.run.folder / "curves.png", self.run.metrics)
+            best = self.progress.best_epoch
+            write_curves(self.run.folder / "curves.png", self.run.metrics, best_epoch=best)
         self.save()
 
     def save(self) -> None:
