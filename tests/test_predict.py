@@ -146,6 +146,8 @@ def test_a_photo_that_is_not_there_is_said(san, here):
     assert outcome.code == 3
     assert "1 of 1 not read" in outcome.stderr
     assert "missing.jpg: not found" in outcome.stderr
+    assert "every other image" not in outcome.stderr
+    assert "every other image has its answer" in san("predict", "missing.jpg", "photos/0.png").stderr
 
 
 def test_what_is_no_image_is_said_in_words(san, here):
@@ -231,7 +233,64 @@ def test_a_folder_without_images_says_what_was_looked_for(san, here):
 def test_a_glob_in_quotes_is_expanded(san, here):
     assert san("predict", "photos/[01].*").code == 0
     assert [row["path"] for row in rows(here / "predictions.csv")] == ["photos/0.png", "photos/1.png"]
-    assert san("predict", "nothing*.png").code == 2
+
+
+def test_a_glob_that_matches_nothing_is_a_row_as_a_missing_file_is(san, here):
+    outcome = san("predict", "photos/0.png", "nothing*.png")
+    assert outcome.code == 3
+    table = rows(here / "predictions.csv")
+    assert [(row["path"], row["label"], row["error"]) for row in table] == [
+        ("photos/0.png", "red", ""),
+        ("nothing*.png", "", "matches nothing"),
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["photos/*", "photos/**", "pho*/*/*", "photos"])
+def test_links_to_folders_that_a_glob_matches_are_not_followed(san, here, pattern):
+    (here / "away").mkdir()
+    (here / "away" / "secret.conf").write_text("x")
+    for number in range(7):
+        (here / "photos" / f"link{number}").symlink_to(here / "away")
+    outcome = san("predict", "photos/0.png", "photos/1.png", pattern)
+    assert outcome.code == (3 if pattern == "pho*/*/*" else 0)  # only what lies behind the links
+    assert "secret.conf" not in outcome.stderr + (here / "predictions.csv").read_text()
+    assert "photos/link0: link to a folder, not followed, skipped." in outcome.stderr
+    assert outcome.stderr.count("not followed") == 5
+    assert "and 2 more like these." in outcome.stderr
+
+
+def test_a_link_to_a_folder_that_is_named_is_followed(san, here):
+    (here / "link").symlink_to(here / "photos")
+    assert san("predict", "link/*.png", "-o", "a.csv").code == 0
+    assert san("predict", "link", "-o", "b.csv").code == 0
+    assert len(rows(here / "a.csv")) == len(rows(here / "b.csv")) == 3
+
+
+def test_a_named_folder_without_images_is_exit_3_once_the_others_have_their_answers(san, here):
+    (here / "empty").mkdir()
+    outcome = san("predict", "empty", "photos", "--sort-into", "sorted")
+    assert outcome.code == 3
+    assert "Warning: empty: no images in it." in outcome.stderr
+    assert "1 input gave no image." in outcome.stderr
+    assert len(rows(here / "predictions.csv")) == 3
+    assert (here / "sorted" / "red" / "0.png").exists()
+
+
+def test_no_names_on_stdin_is_said(san, here, monkeypatch):
+    named_on_stdin(monkeypatch, b"\n")
+    outcome = san("predict", "-")
+    assert outcome.code == 3
+    assert "no names came on stdin" in outcome.stderr
+    named_on_stdin(monkeypatch, b"")
+    outcome = san("predict", "-", "photos/0.png")
+    assert outcome.code == 3
+    assert "Warning: -: no names came on stdin." in outcome.stderr
+    assert outcome.stdout.splitlines()[2].startswith("red")
+
+
+def test_one_file_with_another_ending_is_counted_in_the_singular(san, here):
+    (here / "photos" / "a.txt").write_text("other")
+    assert "1 file with other extensions ignored (.txt 1)" in san("predict", "photos").stderr
 
 
 def test_an_image_named_twice_is_predicted_once(san, here):
@@ -290,7 +349,11 @@ def test_sorting_copies_into_a_folder_a_label_and_leaves_the_inputs(san, here):
 
 
 def test_sorting_again_adds_nothing(san, here):
-    san("predict", "photos", "--sort-into", "sorted", "--min-confidence", 1)
+    first = san("predict", "photos", "--sort-into", "sorted", "--min-confidence", 1)
+    assert "Sorted into sorted: 3 copies\n" in first.stderr
+    draw(here / "photos" / "3.png", "red", seed=9)
+    again = san("predict", "photos", "--sort-into", "sorted", "--min-confidence", 1)
+    assert "Sorted into sorted: 1 copy, 3 there already\n" in again.stderr
     found = sorted((here / "sorted").rglob("*"))
     assert san("predict", "photos", "--sort-into", "sorted", "--min-confidence", 1).code == 0
     assert sorted((here / "sorted").rglob("*")) == found

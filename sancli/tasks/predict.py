@@ -15,10 +15,12 @@ from sancli.files import storage_errors, unused
 from sancli.report.predictions import UNSURE, WRITERS, Prediction
 from sancli.report.sorting import sort_into
 from sancli.runs import Model, open_model
-from sancli.tasks.inference.asking import ask, best
+from sancli.tasks.inference.asking import NO_ANSWER, ask, best
 
 SHOWN = 20
 """Rows of the table on the screen."""
+WARNED = 5
+"""Warnings of one kind on the screen; the others are counted."""
 BAR = 32
 """Characters of a bar for a probability of 1."""
 
@@ -32,16 +34,18 @@ def run(config: PredictConfig) -> None:
     model = open_model(config.model)
     device = choose(config.device, config.precision)
     console.detail(f"On {device.describe()}")
-    predictions = predict_files(model, found.images, config, device=device)
+    predictions = predict_files(model, found, config, device=device)
     if output is not None:
         WRITERS[output.suffix.lower()](output, predictions)
         console.say(f"Written: {output} ({console.plural(len(predictions), 'image')})")
     if config.sort_into is not None:
-        copied = sort_into(config.sort_into, predictions)
-        console.say(f"Sorted into {config.sort_into}: {console.plural(copied, 'copy', 'copies')}")
+        copied, there = sort_into(config.sort_into, predictions)
+        already = f", {there:,} there already" if there else ""
+        console.say(f"Sorted into {config.sort_into}: {console.plural(copied, 'copy', 'copies')}{already}")
     show(predictions)
     console.emit(as_object(predictions, model, output=output))
     check_all_read(predictions)
+    check_none_empty(found)
     if model.run is not None:
         named = ("--model", config.model) if config.model else ()
         console.next_command("san", "eval", *named)
@@ -54,18 +58,38 @@ def find(config: PredictConfig) -> Found:
         DataError: There are none.
     """
     found = find_images(config.paths, stdin=sys.stdin.buffer if STDIN in config.paths else ())
-    for path, problem in found.skipped:
-        console.warn(f"{path}: {problem}, skipped.")
+    warn_first([f"{path}: {problem}, skipped." for path, problem in found.skipped])
     if found.ignored:
         kinds = ", ".join(f"{ending} {count}" for ending, count in found.ignored.most_common(5))
-        console.say(f"{found.ignored.total():,} files with other extensions ignored ({kinds})")
+        files = console.plural(found.ignored.total(), "file")
+        console.say(f"{files} with other extensions ignored ({kinds})")
     if not found.images:
-        raise DataError(
-            f"no images in {', '.join(config.paths)}.",
-            why="looked for files with an ending such as .jpg or .png.",
-            fix="name image files, or a folder that holds some.",
-        )
+        raise nothing_found(config, found)
+    warn_first([f"{path}: {problem}." for path, problem in found.empty])
     return found
+
+
+def warn_first(lines: Sequence[str]) -> None:
+    """A warning for each of the first lines, and one that counts the others."""
+    for line in lines[:WARNED]:
+        console.warn(line)
+    if len(lines) > WARNED:
+        console.warn(f"and {len(lines) - WARNED:,} more like these.")
+
+
+def nothing_found(config: PredictConfig, found: Found) -> DataError:
+    """Why there is nothing to predict."""
+    if found.empty and all(path == Path(STDIN) for path, _ in found.empty):
+        return DataError(
+            "no names came on stdin.",
+            why="- reads the names of images there, one a line.",
+            fix="check the command before the pipe.",
+        )
+    return DataError(
+        f"no images in {', '.join(config.paths)}.",
+        why="looked for files with an ending such as .jpg or .png.",
+        fix="name image files, or a folder that holds some.",
+    )
 
 
 def output_of(config: PredictConfig, *, images: int) -> Path | None:
@@ -113,10 +137,9 @@ def writable(path: Path) -> Path:
     return path
 
 
-def predict_files(
-    model: Model, paths: Sequence[Path], config: PredictConfig, *, device: Device
-) -> list[Prediction]:
-    """An answer for each path, in their order; where one cannot be read, the reason."""
+def predict_files(model: Model, found: Found, config: PredictConfig, *, device: Device) -> list[Prediction]:
+    """An answer for each image, in their order; where one cannot be read, the reason."""
+    paths = found.images
     answers: dict[int, Prediction] = {}
     asked = ask(
         model,
@@ -130,10 +153,12 @@ def predict_files(
     )
     for batch, logits in asked:
         for index, reason in batch.failures:
-            answers[index] = Prediction(paths[index], error=reason)
+            error = "matches nothing" if paths[index] in found.unmatched else reason
+            answers[index] = Prediction(paths[index], error=error)
         tops = best(logits, model.info.classes, count=config.topk) if len(logits) else []
         for index, top in zip(batch.indices.tolist(), tops, strict=True):
-            answers[index] = Prediction(paths[index], top=top, sure=top[0][1] >= config.min_confidence)
+            sure = bool(top) and top[0][1] >= config.min_confidence
+            answers[index] = Prediction(paths[index], top=top, error="" if top else NO_ANSWER, sure=sure)
     return [answers[index] for index in range(len(paths))]
 
 
@@ -182,8 +207,24 @@ def check_all_read(predictions: Sequence[Prediction]) -> None:
     """
     if unread := [one for one in predictions if one.error]:
         more = f"; and {len(unread) - 1:,} more, in the error column" if len(unread) > 1 else ""
+        others = "; every other image has its answer" if len(unread) < len(predictions) else ""
         raise DataError(
             f"{len(unread):,} of {len(predictions):,} not read.",
             why=f"{unread[0].path}: {unread[0].error}{more}.",
-            fix="check these files; every other image has its answer.",
+            fix=f"check {'this file' if len(unread) == 1 else 'these files'}{others}.",
+        )
+
+
+def check_none_empty(found: Found) -> None:
+    """Ends the command with exit code 3 where something that was named gave nothing, as a missing file does.
+
+    Raises:
+        DataError: With their number, and the first of them.
+    """
+    if found.empty:
+        path, problem = found.empty[0]
+        raise DataError(
+            f"{console.plural(len(found.empty), 'input')} gave no image.",
+            why=f"{path}: {problem}.",
+            fix="check what was named; every image has its answer.",
         )
