@@ -112,7 +112,7 @@ class TrainConfig(Config):
             ("--epochs", self.epochs, 1, 100_000),
             ("--freeze-epochs", self.freeze_epochs, 0, 100_000),
             ("--batch-size", None if self.batch_size == AUTO else self.batch_size, 1, 1_000_000),
-            ("--lr", self.lr, 1e-12, 100),
+            ("--lr", self.lr, 1e-12, 1e38),
             ("--weight-decay", self.weight_decay, 0, 10),
             ("--label-smoothing", self.label_smoothing, 0, 0.99),
             ("--mixup", self.mixup, 0, 10),

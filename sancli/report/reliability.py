@@ -20,8 +20,8 @@ def draw_reliability(png: Path, bins: Sequence[dict[str, Any]], *, ece: float) -
         upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
         upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="as sure as right")
         upper.bar(lows, [b["accuracy"] for b in bins], widths, align="edge", color=BLUE, edgecolor="white")
-        upper.plot([], [], " ", label=f"ECE {100 * ece:.1f} %")
-        upper.legend(frameon=False, loc="upper left")
+        upper.set_title(f"ECE {100 * ece:.1f} %")
+        figure.legend(frameon=False, loc="upper right")  # above the bars, which may reach any height
         upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
         lower.bar(lows, [b["count"] for b in bins], widths, align="edge", color=GREY, edgecolor="white")
         lower.set(xlabel="confidence", ylabel="images")
