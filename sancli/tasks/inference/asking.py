@@ -13,6 +13,7 @@ from sancli.data.prepared import Sample
 from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.device import Device
 from sancli.engine.loop import infer
+from sancli.engine.metrics import answers
 from sancli.runs import Model
 
 MOST_WORKERS = 8
@@ -65,7 +66,7 @@ def best(logits: Tensor, classes: Sequence[str], *, count: int) -> list[tuple[tu
     A row of equal logits is no answer, and gives none.
     """
     values, numbers = logits.softmax(1).topk(min(count, len(classes)), dim=1)
-    answered = logits.amax(1) > logits.amin(1)
+    answered = answers(logits) >= 0
     return [
         tuple((classes[number], value) for number, value in zip(row, shares, strict=True)) if answer else ()
         for row, shares, answer in zip(numbers.tolist(), values.tolist(), answered.tolist(), strict=True)
