@@ -1,0 +1,44 @@
+"""Tensors as the kernels take them.
+
+Maps are channels last with one stride from pixel to pixel: a slice of the channels of a wider tensor is one,
+and needs no copy.
+"""
+
+import torch
+from torch import Tensor
+
+from sancli.ops.norm import accumulation_type
+
+
+def laid_out(x: Tensor) -> tuple[Tensor, int]:
+    """`x` [N, C, H, W] channels last, itself where it is, and the stride from pixel to pixel."""
+    stride = _pixel_stride(x)
+    if stride is not None:
+        return x, stride
+    return x.contiguous(memory_format=torch.channels_last), x.shape[1]
+
+
+def _pixel_stride(x: Tensor) -> int | None:
+    """None where there is no single one. The stride of an axis of size 1 means nothing."""
+    images, channels, height, width = x.shape
+    axes = [(width, x.stride(3), 1), (height, x.stride(2), width), (images, x.stride(0), height * width)]
+    steps = [(stride, pixels) for size, stride, pixels in axes if size > 1]
+    pixel = steps[0][0] // steps[0][1] if steps else channels
+    if pixel < channels or (channels > 1 and x.stride(1) != 1):
+        return None
+    return pixel if all(stride == pixel * pixels for stride, pixels in steps) else None
+
+
+def parameter(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` as numbers in a row, of the type that the kernels compute in."""
+    return x.to(dtype).contiguous()
+
+
+def real_type(x: Tensor) -> torch.dtype:
+    """The type that the kernels compute maps like `x` in."""
+    return accumulation_type(x.dtype)
+
+
+def storage(x: Tensor) -> int:
+    """How interface.h calls the type of `x` in memory: 0 computed in as it is, 1 bfloat16."""
+    return int(x.dtype == torch.bfloat16)
