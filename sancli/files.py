@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from sancli.errors import StorageError, UsageError, printable
@@ -112,8 +113,12 @@ def cell(value: Any) -> Any:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
     """Holds `folder` for this process until the block ends.
+
+    Args:
+        folder: It exists.
+        wait: Seconds to wait for another process that holds it.
 
     Raises:
         UsageError: Another process holds it; its number is named.
@@ -121,7 +126,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.holder"
     with storage_errors(folder):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait)
         except Timeout:
             pid = holder.read_text() if holder.exists() else "unknown"
             raise UsageError(
@@ -148,6 +153,11 @@ def is_locked(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` for what sancli can get again: below $SAN_CACHE, or else in the user's cache."""
+    return Path(os.environ.get("SAN_CACHE") or platformdirs.user_cache_dir("sancli")) / name
 
 
 def unused(path: Path) -> Path:

@@ -25,7 +25,7 @@ ONLY_IN = {  # a heavy or fickle library has one door
     "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
     "rich": ("console.py",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
-    "ctypes": ("engine/allocator.py",),
+    "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),
 }
 
 

@@ -1,7 +1,7 @@
 """How an operator becomes known to torch: its schema, its plain implementation, and its shapes.
 
-A faster implementation for one device is one more line, `library.impl(name, function, "CUDA")`: everything
-else, autograd included, stays as it is.
+A faster implementation for one device is one more line, `implement(name, function, "CPU")`: everything else,
+autograd included, stays as it is.
 """
 
 import functools
@@ -19,6 +19,11 @@ def register(schema: str, plain: Callable[..., Any], fake: Callable[..., Any]) -
     library.define(schema)
     library.impl(name, by_itself(plain), "CompositeExplicitAutograd")
     torch.library.register_fake(f"san::{name}", fake, lib=library)
+
+
+def implement(name: str, function: Callable[..., Any], key: str) -> None:
+    """Makes `function` run san::NAME on the devices of torch's dispatch key `key`: CPU, CUDA."""
+    library.impl(name, by_itself(function), key)
 
 
 def by_itself(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import platformdirs
 import safetensors.torch
 from torch import Tensor
 
 from sancli.errors import WeightsError
-from sancli.files import replacing
+from sancli.files import cache_folder, replacing
 from sancli.weights.fitting import load_into
 from sancli.weights.reading import METADATA, checksum, read, read_info
 
@@ -30,7 +29,7 @@ def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
 
 def cached(name: str) -> Path:
     """Where the published network `name` lies, once it was converted."""
-    return Path(platformdirs.user_cache_dir("sancli")) / "weights" / f"{name}.safetensors"
+    return cache_folder("weights") / f"{name}.safetensors"
 
 
 def is_downloaded(name: str) -> bool:

@@ -1,0 +1,1 @@
+"""The operators in C++: each module here registers its own for torch's CPU key when it is imported."""
