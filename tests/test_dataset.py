@@ -4,14 +4,17 @@ import multiprocessing
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 import training
+from PIL import Image
 
 from sancli.data.dataset import Images, Order, evaluation_loader, readable, training_loader
+from sancli.data.images import open_picture
 from sancli.data.prepared import Sample
 from sancli.data.preprocessing import Preprocessing
-from sancli.data.transforms import training_view
+from sancli.data.transforms import evaluation_view, training_view, visible
 from sancli.engine.interrupts import stop_workers
 from sancli.errors import DataError
 
@@ -78,7 +81,7 @@ def test_rare_images_are_drawn_more_often_by_their_weight():
 def test_workers_change_no_bit(samples, augment):
     seen = []
     for workers in (0, 2):
-        images = Images(samples, training_view(PREPROCESSING, augment), seed=4)
+        images = Images(samples, training_view(PREPROCESSING, augment), enough_px=96, seed=4)
         order = Order(len(samples), batch_size=3, seed=4)
         loader = training_loader(images, order, workers=workers)
         for epoch in (0, 1):
@@ -93,7 +96,7 @@ def test_reading_leaves_the_global_random_numbers_alone(samples):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    images = Images(samples, training_view(PREPROCESSING, "heavy"), seed=4)
+    images = Images(samples, training_view(PREPROCESSING, "heavy"), enough_px=96, seed=4)
     for _ in training_loader(images, Order(7, batch_size=3, seed=4), workers=0):
         pass
     assert torch.equal(torch.rand(3), expected)
@@ -122,3 +125,20 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_main_process(samp
         os.kill(worker.pid, number)
     assert len(list(batches)) == len(samples) - 1
     stop_workers()
+
+
+def test_a_large_photo_is_read_alike_in_training_evaluation_and_prediction(tmp_path):
+    y, x = np.mgrid[0:900, 0:1201]
+    photo = Image.fromarray(np.stack([x // 5, 250 - y // 4, (x + y) // 9], axis=-1).astype(np.uint8))
+    photo.save(tmp_path / "photo.jpg", quality=90)
+    samples = [Sample(tmp_path / "photo.jpg", 0)]
+    (evaluated,) = evaluation_loader(samples, PREPROCESSING, batch_size=1, workers=0)
+    view, enough_px = training_view(PREPROCESSING, "none"), PREPROCESSING.enough_px
+    trained = Images(samples, view, enough_px=enough_px)[0].image
+    assert torch.equal(trained, evaluated.images[0])
+    predicted = open_picture(tmp_path / "photo.jpg", enough_px=enough_px)
+    assert predicted.size == (151, 113)  # of 1201 x 900
+    assert torch.equal(evaluation_view(PREPROCESSING)(predicted), trained)
+    whole = evaluation_view(PREPROCESSING)(open_picture(tmp_path / "photo.jpg"))
+    off = visible(whole[None], PREPROCESSING) - visible(trained[None], PREPROCESSING)
+    assert off.abs().mean() < 1 / 255

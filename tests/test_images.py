@@ -350,3 +350,40 @@ def test_kinds_that_share_a_container_are_told_apart():
     assert what_is(saved(ramp(), "WEBP")[:100]) == "WebP"
     assert what_is(HEIC) == "HEIC"
     assert what_is(b"\0\0\0\x20ftypisom" + bytes(60)) == "video (MP4 or MOV)"
+
+
+@pytest.mark.parametrize(
+    ("enough_px", "size"),
+    [(None, (645, 480)), (241, (645, 480)), (240, (323, 240)), (61, (162, 120)), (9, (81, 60))],
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_is_enough(enough_px, size):
+    data = saved(ramp(645, 480), "JPEG")
+    assert decode(data, enough_px=enough_px).image.size == size
+
+
+@pytest.mark.parametrize("mode", WRITES["JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_decoded_small_looks_like_the_whole_one(mode, orientation):
+    y, x = np.mgrid[0:320, 0:400]
+    smooth = Image.fromarray(np.stack([x / 2, y * 0.7, 255 - x / 2], axis=-1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(smooth.convert(mode), "JPEG", quality=95, exif=exif)
+    whole, small = decode(data).image, decode(data, enough_px=80).image
+    assert small.mode == "RGB"
+    assert small.size == tuple(side // 4 for side in whole.size)
+    assert distance(small, whole.reduce(4)) <= 1
+
+
+@pytest.mark.parametrize("image_format", sorted(set(WRITES) - {"JPEG"}))
+def test_other_formats_are_always_decoded_in_full(image_format):
+    data = saved(ramp(160, 120), image_format)
+    assert decode(data, enough_px=15).image.size == (160, 120)
+
+
+def test_decoding_small_hides_neither_damage_nor_size():
+    data = saved(ramp(645, 480), "JPEG")
+    with pytest.raises(BadImage, match="truncated"):
+        decode(data[: len(data) // 2], enough_px=9)
+    with pytest.raises(BadImage, match="too large"):
+        decode(data, max_pixels=645 * 480 - 1, enough_px=9)

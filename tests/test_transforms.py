@@ -41,6 +41,13 @@ def test_the_middle_square_is_cropped_shrunk_and_normalised():
     torch.testing.assert_close(evaluation_view(preprocessing)(image), by_pillow(expected, preprocessing))
 
 
+@pytest.mark.parametrize("size", [(101, 64), (64, 101), (40, 33), (1, 2000), (2, 1)])
+def test_the_middle_is_the_middle_where_it_starts_inside_a_pixel_too(size):
+    view, image = evaluation_view(Preprocessing(image_size=32)), picture(size)
+    turned = view(image.transpose(Image.Transpose.ROTATE_180)).flip(1, 2)
+    torch.testing.assert_close(turned, view(image), atol=1 / 255 / 0.224, rtol=0)  # a rounding of one level
+
+
 def test_squash_shows_all_of_the_image():
     preprocessing = Preprocessing(image_size=32, crop="squash")
     image = picture((100, 64))

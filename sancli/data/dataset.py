@@ -58,10 +58,12 @@ class Images(Dataset[Item]):
         samples: Sequence[Sample],
         view: View,
         *,
+        enough_px: int,
         seed: int = 0,
         max_pixels: int = PrepareConfig.max_pixels,
     ) -> None:
-        self.samples, self.view, self.seed, self.max_pixels = samples, view, seed, max_pixels
+        self.samples, self.view, self.seed = samples, view, seed
+        self.limits = {"max_pixels": max_pixels, "enough_px": enough_px}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -70,7 +72,7 @@ class Images(Dataset[Item]):
         epoch, index = (0, key) if isinstance(key, int) else key
         path, label = self.samples[index].path, self.samples[index].label
         try:
-            picture = load_image(path, max_pixels=self.max_pixels)
+            picture = load_image(path, **self.limits)
         except BadImage as bad:
             return Item(None, label, index, bad.reason)
         with torch.random.fork_rng(devices=[]):
@@ -155,7 +157,8 @@ def evaluation_loader(
     pin: bool = False,
 ) -> DataLoader[Any]:
     """The evaluation views of the samples, in their order, as an iterable of Batch."""
-    images = Images(samples, evaluation_view(preprocessing), max_pixels=max_pixels)
+    view, enough_px = evaluation_view(preprocessing), preprocessing.enough_px
+    images = Images(samples, view, enough_px=enough_px, max_pixels=max_pixels)
     return DataLoader(images, batch_size=batch_size, **_common(workers, pin))
 
 

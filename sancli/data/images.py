@@ -86,8 +86,12 @@ class Decoded:
     """EXIF asked for a rotation or a reflection."""
 
 
-def open_picture(picture: Picture) -> Image.Image:
+def open_picture(picture: Picture, *, enough_px: int | None = None) -> Image.Image:
     """The picture in a file, or one that Pillow has opened, in RGB and upright.
+
+    Args:
+        picture: What Pillow has opened belongs to the caller and is decoded in full.
+        enough_px: As `decode`, for a file.
 
     Raises:
         BadImage: As `load_image`.
@@ -97,16 +101,23 @@ def open_picture(picture: Picture) -> Image.Image:
             return upright_rgb(picture)[0]
         except (OSError, UnknownScale) as error:
             raise BadImage(str(error)) from None
-    return load_image(Path(picture))
+    return load_image(Path(picture), enough_px=enough_px)
 
 
-def load_image(path: Path, *, max_pixels: int = PrepareConfig.max_pixels) -> Image.Image:
+def load_image(
+    path: Path, *, max_pixels: int = PrepareConfig.max_pixels, enough_px: int | None = None
+) -> Image.Image:
     """The picture in a file, in RGB and upright.
+
+    Args:
+        path: The file.
+        max_pixels: Larger ones are refused.
+        enough_px: As `decode`.
 
     Raises:
         BadImage: It cannot be read or is no image; nothing else is ever raised, whatever the file holds.
     """
-    return decode(read_file(path), max_pixels=max_pixels).image
+    return decode(read_file(path), max_pixels=max_pixels, enough_px=enough_px).image
 
 
 def read_file(path: Path) -> bytes:
@@ -134,8 +145,16 @@ def read_file(path: Path) -> bytes:
         raise BadImage(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def decode(data: bytes, *, max_pixels: int = PrepareConfig.max_pixels) -> Decoded:
-    """The picture in the bytes of a file, fully decoded, in RGB and upright.
+def decode(
+    data: bytes, *, max_pixels: int = PrepareConfig.max_pixels, enough_px: int | None = None
+) -> Decoded:
+    """The picture in the bytes of a file, in RGB and upright.
+
+    Args:
+        data: All of the file.
+        max_pixels: Larger pictures are refused.
+        enough_px: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, in a third of the time, where its short
+            side still has so many pixels then. None: always in full.
 
     Raises:
         BadImage: With the reason in words; nothing else is ever raised.
@@ -144,7 +163,7 @@ def decode(data: bytes, *, max_pixels: int = PrepareConfig.max_pixels) -> Decode
     said: list[str] = []
     try:
         with pillow_limits(max_pixels), _silenced(kind, said):
-            return _decode(data, max_pixels)
+            return _decode(data, max_pixels, enough_px)
     except BadImage:
         raise
     except UnknownScale as error:
@@ -158,11 +177,13 @@ def _silenced(kind: str | None, said: list[str]) -> AbstractContextManager[None]
     return native_stderr.captured(said) if kind == "TIFF" else nullcontext()
 
 
-def _decode(data: bytes, max_pixels: int) -> Decoded:
+def _decode(data: bytes, max_pixels: int, enough_px: int | None) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:  # before anything of that size is in memory
             raise BadImage(_too_large(image.width * image.height, max_pixels))
         image_format, mode = str(image.format), image.mode
+        if enough_px is not None:
+            image.draft(None, (enough_px, enough_px))  # does nothing but to a JPEG
         picture, turned = upright_rgb(image)
     return Decoded(picture, image_format, mode, turned)
 

@@ -5,6 +5,12 @@ from typing import Any, Self
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SPARE = 3
+"""Pixels of a picture that are enough, along a side, for one that the network sees. A crop of a quarter of
+the area, 0.43 of a side at the narrowest, is still shrunk, never enlarged.
+
+Source: measured on photos of 12 megapixels with much detail, decoded at a quarter of their sides: evaluation
+views of 224 px are off by 0.3 to 0.6 of 255 on average; decode and view take 34 ms instead of 133."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,11 @@ class Preprocessing:
     """Histogram equalization of each RGB channel."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @property
+    def enough_px(self) -> int:
+        """Short side of a picture that has enough detail for every view, those of training too."""
+        return SPARE * self.image_size
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

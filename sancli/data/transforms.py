@@ -9,6 +9,7 @@ Letters: N images, S the side of the square in pixels.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,11 @@ def visible(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 def _center(image: Image.Image, side: int) -> Image.Image:
     # Cropped first: the other order would make of 1 x 2000 pixels a picture S x 2000 S large.
-    width, height = image.size
     length = min(image.size)
-    left, top = round((width - length) / 2), round((height - length) / 2)
-    return _resized(image.crop((left, top, left + length, top + length)), (side, side))
+    left, top = ((size - length) / 2 for size in image.size)  # may end in a half
+    around = image.crop((floor(left), floor(top), ceil(left + length), ceil(top + length)))
+    box = (left % 1, top % 1, left % 1 + length, top % 1 + length)
+    return around.resize((side, side), Image.Resampling.BILINEAR, box=box)
 
 
 def _squash(image: Image.Image, side: int) -> Image.Image:

@@ -66,7 +66,7 @@ class Predictor:
 
     def _view(self, picture: Picture) -> Tensor:
         try:
-            return self.view(open_picture(picture))
+            return self.view(open_picture(picture, enough_px=self.model.info.preprocessing.enough_px))
         except BadImage as bad:
             raise DataError(
                 f"{picture} was not read.", why=f"{bad.reason}.", fix="check the file, or leave it out."

@@ -189,7 +189,8 @@ def timed_batch(plan: Plan, world: World) -> tuple[Batch, float]:
 def timed_validation(plan: Plan, learner: Learner) -> float:
     """Seconds that all of val takes, from one batch of it."""
     count = min(plan.batch_size, len(plan.val))
-    images = Images(plan.val, evaluation_view(plan.preprocessing), max_pixels=plan.max_pixels)
+    view, enough_px = evaluation_view(plan.preprocessing), plan.preprocessing.enough_px
+    images = Images(plan.val, view, enough_px=enough_px, max_pixels=plan.max_pixels)
     began = time.perf_counter()
     for _ in infer(
         learner.best_network, [collate([images[index] for index in range(count)])], device=plan.device
@@ -200,8 +201,8 @@ def timed_validation(plan: Plan, learner: Learner) -> float:
 
 def training_images(plan: Plan) -> Images:
     """The training images in their random views."""
-    view = training_view(plan.preprocessing, plan.config.augment)
-    return Images(plan.train, view, seed=plan.config.seed, max_pixels=plan.max_pixels)
+    view, enough_px = training_view(plan.preprocessing, plan.config.augment), plan.preprocessing.enough_px
+    return Images(plan.train, view, enough_px=enough_px, seed=plan.config.seed, max_pixels=plan.max_pixels)
 
 
 def make_order(plan: Plan, world: World) -> Order:
