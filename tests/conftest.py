@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from sancli import cli, console
+from sancli.ops.cpu import library
 
 
 @dataclass
@@ -15,6 +16,13 @@ class Outcome:
     code: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_kernels():
+    """Built before the first test, so that none of them waits for it, or sees the line that says so."""
+    library.state("float")
+    library.state("double")
 
 
 @pytest.fixture(autouse=True)

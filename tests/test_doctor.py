@@ -16,7 +16,7 @@ def test_a_machine_that_works_is_told_so(san, tmp_path, monkeypatch):
     assert done.code == 0
     assert found["ok"] is True
     assert [check["name"] for check in found["checks"]] == [
-        "python", "torch", "libraries", "gpu", "cupy", "compiler", "operators", "disk", "weights",
+        "python", "torch", "libraries", "gpu", "cupy", "compiler", "kernels", "operators", "disk", "weights",
     ]  # fmt: skip
     assert {check["state"] for check in found["checks"]} <= {"ok", "missing"}
     assert "none in " in found["checks"][-1]["text"]

@@ -19,6 +19,8 @@ def test_the_version_is_that_of_the_installed_package():
 
 def test_the_kernels_folder_is_shipped_and_is_no_package():
     assert (kernels() / "README.md").is_file()
+    assert list((kernels() / "cpu").glob("*.h"))
+    assert list((kernels() / "cpu").glob("*.cpp"))
     assert not (kernels() / "__init__.py").is_file()
 
 
@@ -30,3 +32,9 @@ def test_the_command_is_installed():
 def test_the_package_imports_without_torch():
     check = "import sys, sancli; assert 'torch' not in sys.modules; assert callable(sancli.load)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(sancli.__file__).parent)
+
+
+def test_the_cpu_kernels_are_built_from_what_is_shipped():
+    from sancli.ops.cpu import build
+
+    assert build.sources() == Path(str(kernels() / "cpu"))

@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sancli import ops
+from sancli import console, ops
 from sancli.model.relations import PAIRWISE, PATCHWISE, RELATIONS, pairwise_weights, patchwise_weights
 from sancli.model.trunk import bn_relu_conv1x1, bn_relu_pool, norm_of, pixels, stem, track
+from sancli.ops.cpu import build
+
+build.announce = console.say  # the operators themselves know no console
 
 LAYERS = {
     "san10": (2, 1, 2, 4, 1),

@@ -1,5 +1,6 @@
 """The operators: torch.ops.san.*, their autograd, and how to call them."""
 
+import sancli.ops.cpu  # noqa: F401 -- the C++ kernels register themselves
 from sancli.ops.aggregation import aggregation
 from sancli.ops.norm import Norm
 from sancli.ops.pairwise import pairwise_attention

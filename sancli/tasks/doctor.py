@@ -121,23 +121,38 @@ def cupy() -> Finding:
 
 def compiler() -> Finding:
     """The system's C++ compiler."""
-    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++", "cl")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    from sancli.ops.cpu import build
+
+    found = build.find_compiler()
     if found is None:
         return Finding("compiler", "missing", "no C++ compiler; plain PyTorch needs none")
-    version = _output(found, "--version") or "version unknown"
-    return Finding("compiler", "ok", f"{found}: {version}")
+    try:
+        return Finding("compiler", "ok", f"{found.path}: {found.version()}")
+    except build.UnavailableError as error:
+        return Finding("compiler", "missing", f"{found.path}: {error}")
+
+
+def kernels() -> Finding:
+    """The compiled CPU kernels, built now where they are not."""
+    from sancli.ops.cpu import library
+
+    state = library.state()
+    if state.kernels is None:
+        return Finding("kernels", "missing", f"on the CPU {state.text}")
+    return Finding("kernels", "ok", f"{state.text}, {state.path}")
 
 
 def operators() -> Finding:
     """Which implementation of the attention runs, and whether it computes what the paper says."""
     from sancli.engine import device
+    from sancli.ops.cpu import library
     from sancli.tasks.selfcheck import largest_difference
 
     chosen = device.choose("auto", "fp32")
     difference = largest_difference(str(chosen.torch_device))
     state = "ok" if difference < TOLERANCE else "broken"
-    text = f"plain PyTorch on {chosen.torch_device} ({chosen.reason}); forward and backward"
+    which = library.state().text if chosen.torch_device.type == "cpu" else "plain PyTorch"
+    text = f"{which} on {chosen.torch_device} ({chosen.reason}); forward and backward"
     return Finding("operators", state, f"{text} within {difference:.0e} of their definition in float64")
 
 
@@ -170,6 +185,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     gpu,
     cupy,
     compiler,
+    kernels,
     operators,
     disk,
     downloads,

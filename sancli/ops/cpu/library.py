@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch  # before the kernels are loaded: they take the OpenMP library that is there already
@@ -57,6 +58,8 @@ class State:
     kernels: Kernels | None
     """None: plain PyTorch."""
     text: str
+    path: Path | None = None
+    """Where the library lies; a temporary one is gone."""
 
 
 def kernels(*tensors: Tensor | None) -> Kernels | None:
@@ -105,10 +108,9 @@ def instruction_set() -> str | None:
 
 @functools.cache  # a failure too: it is tried, and said, once
 def _load(chosen: str, real: str) -> State:
-    label = build.LABELS[chosen]
     try:
         with build.library(chosen, real) as path:
-            return State(Kernels(ctypes.CDLL(str(path))), f"C++ kernels for {label}, {path}")
+            return State(Kernels(ctypes.CDLL(str(path))), f"C++ kernels for {build.LABELS[chosen]}", path)
     except (build.UnavailableError, StorageError, OSError) as error:
         why = error.what.rstrip(".") if isinstance(error, StorageError) else str(error)
         _say_once(f"No compiled CPU kernels, plain PyTorch runs in their place, slower: {why}.")

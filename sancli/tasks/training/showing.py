@@ -6,6 +6,7 @@ from typing import Any
 from sancli import console
 from sancli.data.prepared import Prepared
 from sancli.engine.loop import Learner
+from sancli.ops.cpu import library
 from sancli.tasks.training.planning import Plan
 from sancli.tasks.training.progress import Progress
 from sancli.tasks.training.rehearsal import Rehearsal
@@ -26,7 +27,7 @@ def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> None:
         "Model": model_line(plan, learner),
         "Images": f"{config.image_size} px{why(plan, 'image_size')}, {config.crop}, augment {config.augment}",
         "Learning": learning_line(plan, learner),
-        "Device": f"{plan.device.describe()}, {workers_text(plan)}",
+        "Device": f"{plan.device.describe()}, {operators_text(plan)}{workers_text(plan)}",
         "Memory": plan.reasons["memory"],
         "Time": time_line(plan, rehearsal),
     }
@@ -89,6 +90,13 @@ def learning_line(plan: Plan, learner: Learner) -> str:
     if config.balance != "none":
         parts.append(f"balanced by {config.balance}{why(plan, 'balance')}")
     return ", ".join(parts)
+
+
+def operators_text(plan: Plan) -> str:
+    """Which implementation of attention runs on a CPU; a network without attention needs none."""
+    if plan.device.torch_device.type != "cpu" or not plan.config.arch.startswith("san"):
+        return ""
+    return f"{library.state().text}, "
 
 
 def workers_text(plan: Plan) -> str:
