@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from sancli import cli, console
-from sancli.ops.cpu import library
+from sancli.ops.cpu import build, library
+
+SETS = tuple(build.INSTRUCTION_SETS)
 
 
 @dataclass
@@ -23,6 +25,24 @@ def built_kernels():
     """Built before the first test, so that none of them waits for it, or sees the line that says so."""
     library.state("float")
     library.state("double")
+
+
+@pytest.fixture(
+    params=["reference", "compiled", *(pytest.param(one, marks=pytest.mark.slow) for one in SETS)]
+)
+def implementation(request, monkeypatch):
+    """Runs a test in plain PyTorch and in C++; with -m slow for each set of instructions that runs here."""
+    if request.param == "reference":
+        monkeypatch.setattr(library, "instruction_set", lambda: None)
+        return
+    best = library.instruction_set()
+    if best is None or build.find_compiler() is None:
+        pytest.skip(library.state().text)
+    assert library.state().kernels, library.state().text
+    if request.param != "compiled":
+        if SETS.index(request.param) < SETS.index(best):
+            pytest.skip(f"this processor has {best} at best")
+        monkeypatch.setattr(library, "instruction_set", lambda: request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import torch
 
 from sancli.ops import aggregation
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 def make_inputs(n, h, w, kernel_size, *, channels=4, groups=2, dtype=torch.float64):
     value = formulas.random(n, channels, h, w, dtype=dtype)

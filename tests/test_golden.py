@@ -14,6 +14,8 @@ import check  # noqa: E402
 
 FILE = GOLDEN / "san_reference.npz"
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @pytest.fixture(scope="module")
 def expected():

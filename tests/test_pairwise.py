@@ -10,6 +10,8 @@ from formulas import norm, random
 from sancli.ops import Norm, pairwise_attention
 from sancli.ops.reference import windows
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 R, M, G = 4, 8, 2
 
 

@@ -10,6 +10,8 @@ from formulas import norm, random
 from sancli.ops import Norm, patchwise_attention
 from sancli.ops.reference import windows
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 R, M, G = 3, 8, 2
 
 

@@ -8,6 +8,8 @@ from formulas import norm, random
 
 from sancli.ops import Norm, bn_relu_conv1x1, bn_relu_pool, stem
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 def normalised(x, norm):
     y, *statistics = formulas.batch_norm(x, norm)
