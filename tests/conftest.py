@@ -37,8 +37,8 @@ def implementation(request, monkeypatch):
         return
     best = library.instruction_set()
     if best is None or build.find_compiler() is None:
-        pytest.skip(library.state().text)
-    assert library.state().kernels, library.state().text
+        pytest.skip(str(library.state()))
+    assert library.state().kernels, library.state().why
     if request.param != "compiled":
         if SETS.index(request.param) < SETS.index(best):
             pytest.skip(f"this processor has {best} at best")

@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from sancli.ops.cpu import build, library
 build.sources = lambda: Path(sys.argv[1])
-print(library.state().text)
+print(library.state())
 """
 
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
@@ -155,13 +155,13 @@ def test_without_a_compiler_one_line_says_so_and_plain_pytorch_runs(sources, sai
         "No compiled CPU kernels, plain PyTorch runs in their place, slower: "
         "no C++ compiler found, neither $CXX nor c++, g++, clang++."
     ]
-    assert library.state().text.startswith("plain PyTorch (no C++ compiler found")
+    assert str(library.state()).startswith("plain PyTorch (no C++ compiler found")
 
 
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        ("exit 1", "the C++ compiler fails: no message"),
+        ("exit 1", "the C++ compiler fails: exit code 1"),
         ("[ $1 = --version ] || { echo In a.cpp >&2; echo a.cpp:2: error: y >&2; exit 4; }",
          "the C++ compiler fails: a.cpp:2: error: y"),
         ("exit 0", "cannot be written"),  # it makes no file
@@ -241,7 +241,7 @@ def test_kernels_and_torch_share_one_openmp(sources, said):
 def test_the_reference_is_forced_by_name(sources, said, monkeypatch):
     monkeypatch.setenv("SAN_OPS", "reference")
     assert library.kernels(torch.zeros(1)) is None
-    assert library.state().text == "plain PyTorch (SAN_OPS=reference)"
+    assert str(library.state()) == "plain PyTorch (SAN_OPS=reference)"
     assert said == []
 
 
@@ -282,5 +282,5 @@ def test_what_the_kernels_cannot_take_is_left_to_plain_pytorch(sources, said):
 @needs_compiler
 def test_the_real_kernels_can_be_had(fresh):
     state = library.state()
-    assert state.kernels, state.text
+    assert state.kernels, state.why
     assert state.path.is_file()

@@ -138,8 +138,8 @@ def kernels() -> Finding:
 
     state = library.state()
     if state.kernels is None:
-        return Finding("kernels", "missing", f"on the CPU {state.text}")
-    return Finding("kernels", "ok", f"{state.text}, {state.path}")
+        return Finding("kernels", "missing", f"{state.why}; {state.what} does the work of a CPU")
+    return Finding("kernels", "ok", f"{state.what}, {state.path}")
 
 
 def operators() -> Finding:
@@ -151,7 +151,7 @@ def operators() -> Finding:
     chosen = device.choose("auto", "fp32")
     difference = largest_difference(str(chosen.torch_device))
     state = "ok" if difference < TOLERANCE else "broken"
-    which = library.state().text if chosen.torch_device.type == "cpu" else "plain PyTorch"
+    which = library.state().what if chosen.torch_device.type == "cpu" else "plain PyTorch"
     text = f"{which} on {chosen.torch_device} ({chosen.reason}); forward and backward"
     return Finding("operators", state, f"{text} within {difference:.0e} of their definition in float64")
 

@@ -186,7 +186,10 @@ def _output(command: list[str]) -> str:
         raise UnavailableError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        first = next((line for line in lines if "error" in line.lower()), (lines or ["no message"])[0])
+        first = next(
+            (line for line in lines if "error" in line.lower()),
+            (lines or [f"exit code {done.returncode}"])[0],
+        )
         raise UnavailableError(f"the C++ compiler fails: {first}")
     return done.stdout
 

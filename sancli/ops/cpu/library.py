@@ -15,6 +15,7 @@ from sancli.ops.cpu import build
 
 DOUBLE = {torch.float64}
 FLOAT = {torch.float32, torch.bfloat16}
+PLAIN = "plain PyTorch"
 
 
 class Kernels:
@@ -57,9 +58,13 @@ class State:
 
     kernels: Kernels | None
     """None: plain PyTorch."""
-    text: str
+    what: str
+    why: str = ""
     path: Path | None = None
     """Where the library lies; a temporary one is gone."""
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.why})" if self.why else self.what
 
 
 def kernels(*tensors: Tensor | None) -> Kernels | None:
@@ -82,7 +87,7 @@ def state(real: str = "float") -> State:
         UsageError: SAN_OPS or SAN_CPU has a value that is not known, or that does not run here.
     """
     chosen = instruction_set()
-    return State(None, "plain PyTorch (SAN_OPS=reference)") if chosen is None else _load(chosen, real)
+    return State(None, PLAIN, "SAN_OPS=reference") if chosen is None else _load(chosen, real)
 
 
 @functools.cache
@@ -110,11 +115,12 @@ def instruction_set() -> str | None:
 def _load(chosen: str, real: str) -> State:
     try:
         with build.library(chosen, real) as path:
-            return State(Kernels(ctypes.CDLL(str(path))), f"C++ kernels for {build.LABELS[chosen]}", path)
+            loaded = Kernels(ctypes.CDLL(str(path)))
+            return State(loaded, f"C++ kernels for {build.LABELS[chosen]}", path=path)
     except (build.UnavailableError, StorageError, OSError) as error:
         why = error.what.rstrip(".") if isinstance(error, StorageError) else str(error)
         _say_once(f"No compiled CPU kernels, plain PyTorch runs in their place, slower: {why}.")
-        return State(None, f"plain PyTorch ({why})")
+        return State(None, PLAIN, why)
 
 
 @functools.cache

@@ -96,7 +96,7 @@ def operators_text(plan: Plan) -> str:
     """Which implementation of attention runs on a CPU; a network without attention needs none."""
     if plan.device.torch_device.type != "cpu" or not plan.config.arch.startswith("san"):
         return ""
-    return f"{library.state().text}, "
+    return f"{library.state()}, "
 
 
 def workers_text(plan: Plan) -> str:
