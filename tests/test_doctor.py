@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 
+from sancli.ops.cpu import library
 from sancli.tasks import doctor, selfcheck
 
 
 def test_a_machine_that_works_is_told_so(san, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SAN_CACHE", str(tmp_path))
     done = san("doctor", "--json")
     found = json.loads(done.stdout)
     assert done.code == 0
@@ -71,3 +72,18 @@ def test_a_folder_that_cannot_be_written_is_said(monkeypatch):
 def test_a_missing_compiler_is_no_fault(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert doctor.compiler().state == "missing"
+
+
+def test_a_compiler_that_does_not_answer_is_no_fault(monkeypatch, tmp_path):
+    (tmp_path / "c++").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "c++").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert doctor.compiler().state == "missing"
+    assert doctor.compiler().text.endswith("c++: the C++ compiler fails: exit code 3")
+
+
+def test_where_there_are_no_kernels_the_reason_is_said_and_plain_pytorch_is_checked(monkeypatch):
+    monkeypatch.setattr(library, "state", lambda: library.State(None, library.PLAIN, "no luck"))
+    assert doctor.kernels().state == "missing"
+    assert doctor.kernels().text == "no luck; plain PyTorch does the work of a CPU"
+    assert doctor.operators().text.startswith("plain PyTorch on ")

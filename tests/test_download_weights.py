@@ -14,7 +14,7 @@ from sancli.tasks.download_weights import full_name, info_of
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SAN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

@@ -346,10 +346,10 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path, limit):
 
 
 def test_a_network_that_was_not_downloaded_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SAN_CACHE", str(tmp_path))
     assert not weights.is_downloaded("san15-pairwise")
     with pytest.raises(WeightsError, match="san download-weights san15-pairwise"):
         weights.published("san15-pairwise")
     weights.save(weights.cached("san15-pairwise"), {"a": torch.zeros(1)}, info="{}")
     assert weights.is_downloaded("san15-pairwise")
-    assert weights.published("san15-pairwise") == weights.cached("san15-pairwise")
+    assert weights.published("san15-pairwise") == tmp_path / "weights" / "san15-pairwise.safetensors"
