@@ -50,17 +50,18 @@ struct Aggregate {
     int64_t out_apart;
 
     template <int SHARES> void run(int64_t first) const {
-        const Real* x = value + first * value_apart + span.corner;
-        for (int64_t p = 0; p < span.count; p += LANES) {
-            Vec total[SHARES] = {};
-            for (int64_t i = 0, o = 0; i < maps.kernel; i++)
-                for (int64_t j = 0; j < maps.kernel; j++, o++) {
-                    const Real* at = x + i * maps.padded_row() + j * maps.lanes + p;
-                    Vec w = load(made[o] + span.at + p);
-                    for (int s = 0; s < SHARES; s++) total[s] += w * load(at + s * value_apart);
+        Real* to = out + first * out_apart + span.at;
+        for (int64_t i = 0; i < maps.kernel; i++) {  // row by row of the footprint: 7 rows would fill the cache
+            const Real* x = value + first * value_apart + span.corner + i * maps.padded_row();
+            for (int64_t p = 0; p < span.count; p += LANES) {
+                Vec total[SHARES];
+                for (int s = 0; s < SHARES; s++) total[s] = i ? load(to + s * out_apart + p) : Vec{};
+                for (int64_t j = 0; j < maps.kernel; j++) {
+                    Vec w = load(made[i * maps.kernel + j] + span.at + p);
+                    for (int s = 0; s < SHARES; s++) total[s] += w * load(x + s * value_apart + j * maps.lanes + p);
                 }
-            for (int s = 0; s < SHARES; s++)
-                store(out + (first + s) * out_apart + span.at + p, total[s]);
+                for (int s = 0; s < SHARES; s++) store(to + s * out_apart + p, total[s]);
+            }
         }
     }
 };
@@ -91,18 +92,18 @@ struct WeightGradient {
     int64_t grad_apart;
 
     template <int SHARES> void run(int64_t first) const {
-        const Real* x = value + first * value_apart + span.corner;
-        for (int64_t p = 0; p < span.count; p += LANES) {
-            Vec dy[SHARES];
-            for (int s = 0; s < SHARES; s++) dy[s] = load(grad + (first + s) * grad_apart + span.at + p);
-            for (int64_t i = 0, o = 0; i < maps.kernel; i++)
-                for (int64_t j = 0; j < maps.kernel; j++, o++) {
-                    const Real* at = x + i * maps.padded_row() + j * maps.lanes + p;
-                    Real* to = grads[o] + span.at + p;
+        for (int64_t i = 0; i < maps.kernel; i++) {
+            const Real* x = value + first * value_apart + span.corner + i * maps.padded_row();
+            each_vector(span.count, [&](int64_t p, auto left) {
+                Vec dy[SHARES];
+                for (int s = 0; s < SHARES; s++) dy[s] = load(grad + (first + s) * grad_apart + span.at + p);
+                for (int64_t j = 0; j < maps.kernel; j++) {
+                    Real* to = grads[i * maps.kernel + j] + span.at + p;
                     Vec total = first ? load(to) : Vec{};
-                    for (int s = 0; s < SHARES; s++) total += dy[s] * load(at + s * value_apart);
-                    store_first(to, total, span.count - p);
+                    for (int s = 0; s < SHARES; s++) total += dy[s] * load(x + s * value_apart + j * maps.lanes + p);
+                    store_first(to, total, left);
                 }
+            });
         }
     }
 };
@@ -121,7 +122,7 @@ struct ValueGradient {
         int64_t count = span.count + (maps.kernel - 1) * maps.lanes;
         for (int64_t i = 0; i < maps.kernel; i++) {
             Real* into = grad_value + first * value_apart + span.corner + i * maps.padded_row();
-            for (int64_t p = 0; p < count; p += LANES) {
+            each_vector(count, [&](int64_t p, auto left) {
                 Vec total[SHARES];
                 for (int s = 0; s < SHARES; s++) total[s] = load(into + s * value_apart + p);
                 for (int64_t j = 0; j < maps.kernel; j++) {
@@ -129,8 +130,8 @@ struct ValueGradient {
                     Vec w = load(made[i * maps.kernel + j] + span.at + from);
                     for (int s = 0; s < SHARES; s++) total[s] += w * load(grad[first + s] + from);
                 }
-                for (int s = 0; s < SHARES; s++) store_first(into + s * value_apart + p, total[s], count - p);
-            }
+                for (int s = 0; s < SHARES; s++) store_first(into + s * value_apart + p, total[s], left);
+            });
         }
     }
 };

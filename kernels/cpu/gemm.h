@@ -79,8 +79,14 @@ inline void dots_block(int64_t positions, const Real* a, int64_t a_row, const Re
             for (int n = 0; n < COLUMNS; n++) total[m][n] += left * right[n];
         }
     }
-    for (int m = 0; m < ROWS; m++)
-        for (int n = 0; n < COLUMNS; n++) c[m * c_row + n] += sum(total[m][n]);
+    constexpr int COUNT = ROWS * COLUMNS;
+    for (int first = 0; first < COUNT; first += LANES) {
+        Vec block[LANES] = {};
+        for (int i = 0; i < LANES && first + i < COUNT; i++) block[i] = total[(first + i) / COLUMNS][(first + i) % COLUMNS];
+        Vec found = sums(block);
+        for (int i = 0; i < LANES && first + i < COUNT; i++)
+            c[(first + i) / COLUMNS * c_row + (first + i) % COLUMNS] += found[i];
+    }
 }
 
 template <int COLUMNS, int ROWS = 7>
@@ -102,7 +108,9 @@ inline void dots(int64_t rows, int64_t columns, int64_t positions, Rows a, Rows 
         int64_t count = smaller(row_block, rows - m), n = 0;
         for (; n + MOST_COLUMNS <= columns; n += MOST_COLUMNS)
             dots_rows<MOST_COLUMNS>(count, positions, a[m], a.apart, b[n], b.apart, c + m * c_row + n, c_row);
-        for (; n < columns; n++)
+        if (columns - n == 2)
+            dots_rows<2>(count, positions, a[m], a.apart, b[n], b.apart, c + m * c_row + n, c_row);
+        else if (columns - n == 1)
             dots_rows<1>(count, positions, a[m], a.apart, b[n], b.apart, c + m * c_row + n, c_row);
     }
 }

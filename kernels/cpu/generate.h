@@ -101,16 +101,16 @@ inline void generate_backward_tile(const Relation& relation, const Tile& tile, i
         Vec mean = broadcast(norm.mean[f]), scale = broadcast(affine.scale[f]), beta = broadcast(norm.beta[f]);
         Vec scaled = {}, plain = {};
         maps.each_row(tile, [&](int64_t corner, int64_t at, int64_t count) {
-            const Real* x = padded + source + corner;
-            Real* into = grad_padded + source + corner;
-            for (int64_t p = 0; p < count; p += LANES) {
+            const Real *x = padded + source + corner, *after = grads[i] + at;
+            Real *into = grad_padded + source + corner, *to = made[i] + at;
+            each_vector(count, [&](int64_t p, auto left) {
                 Vec distance = load(x + p) - mean, before = scale * distance + beta;
-                Vec grad = Vec{} >= before ? Vec{} : first_lanes(load(grads[i] + at + p), count - p);
-                scaled += first_lanes(grad * distance, count - p);
+                Vec grad = Vec{} >= before ? Vec{} : first_lanes(load(after + p), left);
+                scaled += first_lanes(grad * distance, left);
                 plain += grad;
-                store_first(into + p, load(into + p) + scale * grad, count - p);
-                store_first(made[i] + at + p, relu(before), count - p);
-            }
+                store_first(into + p, load(into + p) + scale * grad, left);
+                store_first(to + p, relu(before), left);
+            });
         });
         sums.scaled[f] += double(sum(scaled));
         sums.plain[f] += double(sum(plain));

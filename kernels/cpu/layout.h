@@ -9,7 +9,7 @@
 // lie an odd number of cache lines apart, so that the same pixel of many channels does not fall into one set.
 #pragma once
 
-#include "interface.h"
+#include "transpose.h"
 
 namespace san {
 
@@ -109,18 +109,30 @@ struct Run {
     int64_t group, y, x, columns;
 };
 
+// Where positions [p, p + LANES) of a run stand in channels-last maps; null where there is no pixel or image.
+template <class Stored>
+void find_pixels(const Maps& maps, Run run, int64_t p, ChannelsLast<Stored> at, Stored* (&pixels)[LANES]) {
+    int64_t x = p / maps.lanes, n = p % maps.lanes, used = maps.used_lanes(run.group);
+    for (int i = 0; i < LANES; i++) {
+        bool there = x < run.columns && n < used;
+        pixels[i] = there ? at.pixel(maps, run.group * maps.lanes + n, run.y, run.x + x) : nullptr;
+        if (++n == maps.lanes) n = 0, x++;
+    }
+}
+
 // `channels` channels of a run into rows `to`.
 template <class Stored>
 void gather(const Maps& maps, Run run, int64_t channels, ChannelsLast<const Stored> from, Rows to) {
-    int64_t lanes = maps.lanes, used = maps.used_lanes(run.group);
-    for (int64_t x = 0; x < run.columns; x++) {
-        const Stored* pixels[Maps::MOST_LANES];
-        for (int64_t n = 0; n < used; n++)
-            pixels[n] = from.pixel(maps, run.group * lanes + n, run.y, run.x + x);
-        for (int64_t c = 0; c < channels; c++) {
-            Real* at = to[c] + x * lanes;
-            for (int64_t n = 0; n < used; n++) at[n] = to_real(pixels[n][c]);
-            for (int64_t n = used; n < lanes; n++) at[n] = 0;
+    int64_t count = run.columns * maps.lanes;
+    for (int64_t p = 0; p < count; p += LANES) {
+        const Stored* pixels[LANES];
+        find_pixels(maps, run, p, from, pixels);
+        for (int64_t c = 0; c < channels; c += LANES) {
+            Vec block[LANES];
+            for (int i = 0; i < LANES; i++)
+                block[i] = pixels[i] ? load_first(pixels[i] + c, channels - c) : Vec{};
+            transpose(block);
+            for (int i = 0; i < LANES && c + i < channels; i++) store_first(to[c + i] + p, block[i], count - p);
         }
     }
 }
@@ -128,12 +140,17 @@ void gather(const Maps& maps, Run run, int64_t channels, ChannelsLast<const Stor
 // The opposite.
 template <class Stored>
 void scatter(const Maps& maps, Run run, int64_t channels, Rows from, ChannelsLast<Stored> to) {
-    int64_t lanes = maps.lanes, used = maps.used_lanes(run.group);
-    for (int64_t x = 0; x < run.columns; x++)
-        for (int64_t n = 0; n < used; n++) {
-            Stored* pixel = to.pixel(maps, run.group * lanes + n, run.y, run.x + x);
-            for (int64_t c = 0; c < channels; c++) pixel[c] = to_stored<Stored>(from[c][x * lanes + n]);
+    for (int64_t p = 0; p < run.columns * maps.lanes; p += LANES) {
+        Stored* pixels[LANES];
+        find_pixels(maps, run, p, to, pixels);
+        for (int64_t c = 0; c < channels; c += LANES) {
+            Vec block[LANES];
+            for (int i = 0; i < LANES; i++) block[i] = c + i < channels ? load(from[c + i] + p) : Vec{};
+            transpose(block);
+            for (int i = 0; i < LANES; i++)
+                if (pixels[i]) store_first_as(pixels[i] + c, block[i], channels - c);
         }
+    }
 }
 
 template <class Stored>

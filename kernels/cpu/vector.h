@@ -59,6 +59,18 @@ inline void store_first(Real* to, Vec x, int64_t count) {
         std::memcpy(to, &x, count * sizeof(Real));
 }
 
+// The same where all lanes count, which the compiler then knows.
+struct Whole {};
+inline Vec first_lanes(Vec x, Whole) { return x; }
+inline void store_first(Real* to, Vec x, Whole) { store(to, x); }
+
+// Calls work(p, left) for each vector of `count` numbers; `left` is Whole, or how many are left of the last one.
+template <class Work> inline void each_vector(int64_t count, Work work) {
+    int64_t p = 0;
+    for (; p + LANES <= count; p += LANES) work(p, Whole{});
+    if (p < count) work(p, count - p);
+}
+
 struct BFloat16 {
     uint16_t bits;
 };

@@ -9,7 +9,7 @@ Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; norm1 [R * (K * K + 1)
 Source: section 3.2 of Zhao et al., CVPR 2020; model/san.py in hszhao/SAN.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,23 +20,71 @@ from sancli.ops.registry import first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
+class Given(NamedTuple):
+    """What the operator is given behind query, key and value, in the order of its schema."""
+
+    gamma1: Tensor
+    beta1: Tensor
+    mean1: Tensor | None
+    var1: Tensor | None
+    eps1: float
+    weight1: Tensor
+    gamma2: Tensor
+    beta2: Tensor
+    mean2: Tensor | None
+    var2: Tensor | None
+    eps2: float
+    weight2: Tensor
+    bias2: Tensor
+    kernel_size: int
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Those that get a gradient."""
+        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
+
+
+class GivenBack(NamedTuple):
+    """The same in the backward pass: statistics are known, and `batch` says whose they were."""
+
+    gamma1: Tensor
+    beta1: Tensor
+    mean1: Tensor
+    var1: Tensor
+    eps1: float
+    batch1: bool
+    weight1: Tensor
+    gamma2: Tensor
+    beta2: Tensor
+    mean2: Tensor
+    var2: Tensor
+    eps2: float
+    batch2: bool
+    weight2: Tensor
+    bias2: Tensor
+    z: Tensor
+    kernel_size: int
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Those that get a gradient."""
+        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
+
+
 def _patchwise_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    gamma1, gamma2 = rest[0], rest[6]
+    given = Given(*rest)
     return (
         maps(value, *value.shape[1:]),
-        *statistics_like(value, len(gamma1)),
-        *statistics_like(value, len(gamma2)),
-        maps(value, len(gamma2), *value.shape[2:]),
+        *statistics_like(value, len(given.gamma1)),
+        *statistics_like(value, len(given.gamma2)),
+        maps(value, len(given.gamma2), *value.shape[2:]),
     )
 
 
 def _patchwise_attention_backward_shapes(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    gamma1, beta1, _, _, _, _, weight1, gamma2, beta2, _, _, _, _, weight2, bias2, _, _ = rest
-    parameters = gamma1, beta1, weight1, gamma2, beta2, weight2, bias2
+    parameters = GivenBack(*rest).parameters()
     return *(maps(t, *t.shape[1:]) for t in (query, key, value)), *(t.new_empty(t.shape) for t in parameters)
 
 
@@ -64,14 +112,11 @@ register(
 class _PatchwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        gamma1, beta1, mean1, _, eps1, weight1, gamma2, beta2, mean2, _, eps2, weight2, bias2, kernel_size = (
-            rest
-        )
+        given = Given(*rest)
         out, *statistics, z = torch.ops.san.patchwise_attention(query, key, value, *rest)
-        parameters = gamma1, beta1, weight1, gamma2, beta2, weight2, bias2
-        ctx.save_for_backward(query, key, value, z, *statistics, *parameters)
+        ctx.save_for_backward(query, key, value, z, *statistics, *given.parameters())
         ctx.mark_non_differentiable(*statistics)
-        ctx.settings = eps1, mean1 is None, eps2, mean2 is None, kernel_size
+        ctx.settings = given.eps1, given.mean1 is None, given.eps2, given.mean2 is None, given.kernel_size
         return out, *statistics
 
     @staticmethod
