@@ -165,7 +165,7 @@ def test_memory_format_of_the_image_does_not_matter(attention):
 def test_the_network_trains_as_the_naive_one_of_the_benchmark(attention):
     """Which makes every footprint by unfold, in torch's own layers."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    from networks import Published
+    from published import Published
 
     net, x = tiny(attention).double(), images(2, 3, 128, 128, dtype=torch.float64)
     for module in net.modules():
