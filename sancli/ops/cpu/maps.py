@@ -42,3 +42,8 @@ def real_type(x: Tensor) -> torch.dtype:
 def storage(x: Tensor) -> int:
     """How interface.h calls the type of `x` in memory: 0 computed in as it is, 1 bfloat16."""
     return int(x.dtype == torch.bfloat16)
+
+
+def used(gamma: Tensor, statistic: Tensor | None, real: torch.dtype) -> Tensor:
+    """The statistic that a norm uses: a copy of the one given, or room for that of the batch."""
+    return torch.empty_like(gamma, dtype=real) if statistic is None else statistic.to(real, copy=True)

@@ -84,11 +84,17 @@ def bn_relu_conv1x1_backward(
     """san::bn_relu_conv1x1_backward."""
     x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
     y = norm_relu(x, norm)
-    grad_y, grad_weight, grad_bias = aten.convolution_backward(
-        channels_last(grad), y, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
-    )
+    grad_y, grad_weight, grad_bias = conv1x1_backward(channels_last(grad), y, weight)
     grad_x, grad_gamma, grad_beta = norm_relu_backward(channels_last(grad_y), y, x, norm, batch)
-    return channels_last(grad_x), grad_gamma, grad_beta, grad_weight.contiguous(), grad_bias
+    return channels_last(grad_x), grad_gamma, grad_beta, grad_weight, grad_bias
+
+
+def conv1x1_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    grad_x, grad_weight, grad_bias = aten.convolution_backward(
+        grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
+    )
+    return grad_x, grad_weight.contiguous(), grad_bias
 
 
 def bn_relu_pool(

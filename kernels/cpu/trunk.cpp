@@ -1,0 +1,106 @@
+// BatchNorm and ReLU in front of a 1x1 convolution, which is torch's.
+#include "normalise.h"
+
+namespace san {
+namespace {
+
+template <class Stored>
+void norm_relu(const Split& split, const Stored* x, const Normalise& norm, Stored* y, int64_t threads) {
+    split.each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
+        in_fours(first, last, [&](int64_t i, auto rows) {
+            each_vector(channels, [&](int64_t c, auto lanes) {
+                NormaliseAt at(norm, begin + c);
+                for (int row = 0; row < rows; row++) {
+                    int64_t place = (i + row) * split.channels + begin + c;
+                    store_as(y + place, relu(at(load_as(x + place, lanes) - at.mean)), lanes);
+                }
+            });
+        });
+    });
+}
+
+template <class Stored>
+void sum_gradients(const Stored* grad, const Stored* x, int64_t apart, const Normalise& norm, const Sums<2>& sums,
+                   int64_t threads) {
+    sums.run(threads, [&](Sums<2>::Chunk& chunk, int64_t begin, int64_t channels, int64_t from, int64_t to) {
+        in_fours(from, to, [&](int64_t i, auto rows) {
+            each_vector(channels, [&](int64_t c, auto lanes) {
+                NormaliseAt at(norm, begin + c);
+                Vec sum = load(chunk[0] + c), product = load(chunk[1] + c);
+                for (int row = 0; row < rows; row++) {
+                    int64_t place = (i + row) * apart + begin + c;
+                    Vec distance = load_as(x + place, lanes) - at.mean;
+                    Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
+                    sum += g;
+                    product += g * distance;
+                }
+                store(chunk[0] + c, sum);
+                store(chunk[1] + c, product);
+            });
+        });
+    });
+}
+
+template <class Stored>
+void norm_relu_backward(const Split& split, const Stored* grad, const Stored* x, const Normalise& norm,
+                        const NormGradients& gradients, Stored* grad_x, int64_t threads) {
+    split.each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
+        in_fours(first, last, [&](int64_t i, auto rows) {
+            each_vector(channels, [&](int64_t c, auto lanes) {
+                NormaliseAt at(norm, begin + c);
+                for (int row = 0; row < rows; row++) {
+                    int64_t place = (i + row) * split.channels + begin + c;
+                    Vec distance = load_as(x + place, lanes) - at.mean;
+                    Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
+                    store_as(grad_x + place, gradients.of_x(begin + c, at, g, distance), lanes);
+                }
+            });
+        });
+    });
+}
+
+}  // namespace
+}  // namespace san
+
+using namespace san;
+
+// y = relu(norm(x)) of x [pixels, channels]; where batch is set, mean and var are written first.
+extern "C" int64_t san_norm_relu(char* memory, int64_t threads, int64_t storage, int64_t pixels, int64_t channels,
+                                 int64_t batch, const void* x, const Real* gamma, const Real* beta, Real* mean,
+                                 Real* var, double eps, void* y) {
+    Scratch scratch(memory);
+    Split split(pixels, channels, CHUNK);
+    Norm norm{gamma, beta, mean, var, eps, bool(batch)};
+    Normalise normalise(scratch, channels);
+    Spread spread(scratch, batch ? split.sums() : 0);
+    if (scratch.counting()) return scratch.used();
+    with_storage(storage, [&](auto stored) {
+        auto from = static_cast<const decltype(stored)*>(x);
+        if (batch) statistics(split, from, spread, norm, threads);
+        normalise.fold(norm, channels);
+        norm_relu(split, from, normalise, static_cast<decltype(stored)*>(y), threads);
+    });
+    return 0;
+}
+
+// NormGradients of x, gamma and beta from that of y, all but the last two [pixels, channels]; grad_x may be grad.
+extern "C" int64_t san_norm_relu_backward(char* memory, int64_t threads, int64_t storage, int64_t pixels,
+                                          int64_t channels, int64_t batch, const void* grad, const void* x,
+                                          const Real* gamma, const Real* beta, Real* mean, Real* var, double eps,
+                                          void* grad_x, Real* grad_gamma, Real* grad_beta) {
+    Scratch scratch(memory);
+    Split split(pixels, channels, CHUNK);
+    Normalise normalise(scratch, channels);
+    Sums<2> sums(scratch, split);
+    NormGradients gradients(scratch, channels, batch);
+    if (scratch.counting()) return scratch.used();
+    normalise.fold({gamma, beta, mean, var, eps, bool(batch)}, channels);
+    with_storage(storage, [&](auto stored) {
+        using Stored = decltype(stored);
+        auto from = static_cast<const Stored*>(x), front = static_cast<const Stored*>(grad);
+        sum_gradients(front, from, channels, normalise, sums, threads);
+        gradients.finish(sums, normalise, channels, pixels, grad_gamma, grad_beta);
+        norm_relu_backward(split, front, from, normalise, gradients, static_cast<Stored*>(grad_x), threads);
+    });
+    return 0;
+}
