@@ -7,19 +7,6 @@
 
 namespace san {
 
-// How many lanes of a vector count: all of them, or the first few, where the channels end inside it.
-struct Whole {};
-struct First {
-    int64_t count;
-};
-
-// Calls work(c, lanes) for channels c, c + 1, ... of a vector at a time.
-template <class Work> inline void each_vector(int64_t channels, Work work) {
-    int64_t c = 0;
-    for (; c + LANES <= channels; c += LANES) work(c, Whole{});
-    if (c < channels) work(c, First{channels - c});
-}
-
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));

@@ -59,16 +59,21 @@ inline void store_first(Real* to, Vec x, int64_t count) {
         std::memcpy(to, &x, count * sizeof(Real));
 }
 
-// The same where all lanes count, which the compiler then knows.
+// How many lanes of a vector count: all of them, which the compiler then knows, or the first few.
 struct Whole {};
+struct First {
+    int64_t count;
+};
 inline Vec first_lanes(Vec x, Whole) { return x; }
+inline Vec first_lanes(Vec x, First lanes) { return first_lanes(x, lanes.count); }
 inline void store_first(Real* to, Vec x, Whole) { store(to, x); }
+inline void store_first(Real* to, Vec x, First lanes) { std::memcpy(to, &x, lanes.count * sizeof(Real)); }
 
-// Calls work(p, left) for each vector of `count` numbers; `left` is Whole, or how many are left of the last one.
+// Calls work(p, lanes) for each vector of `count` numbers.
 template <class Work> inline void each_vector(int64_t count, Work work) {
     int64_t p = 0;
     for (; p + LANES <= count; p += LANES) work(p, Whole{});
-    if (p < count) work(p, count - p);
+    if (p < count) work(p, First{count - p});
 }
 
 struct BFloat16 {
