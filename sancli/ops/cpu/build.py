@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from sancli.errors import StorageError, UsageError
 from sancli.files import cache_folder, locked, replacing, storage_errors, write_text
 
@@ -118,7 +116,7 @@ class Recipe:
 
     def name(self) -> str:
         """The file's name in the cache."""
-        parts = [self.compiler.identity(), platform.machine(), *self.flags(), str(_openmp())]
+        parts = [self.compiler.identity(), platform.machine(), *self.flags()]
         hashed = hashlib.sha256("\n".join(parts).encode())
         for path in sorted([*sources().glob("*.h"), *sources().glob("*.cpp")]):
             hashed.update(f"\n{path.name}\n".encode() + path.read_bytes())
@@ -166,8 +164,7 @@ class Recipe:
                 [*run, *self.flags(), "-c", str(file), "-o", made]
                 for file, made in zip(files, objects, strict=True)
             )
-            openmp = None if "clang" in version else _openmp()  # clang's OpenMP is another
-            _run([[*run, "-shared", *objects, str(openmp or "-fopenmp"), "-o", str(partial)]])
+            _run([[*run, "-shared", "-fopenmp", *objects, "-o", str(partial)]])
 
 
 def _run(commands: Iterable[list[str]]) -> list[str]:
@@ -192,14 +189,6 @@ def _output(command: list[str]) -> str:
         )
         raise UnavailableError(f"the C++ compiler fails: {first}")
     return done.stdout
-
-
-def _openmp() -> Path | None:
-    """The OpenMP library that torch brings: linked with it, kernels and torch share their threads.
-
-    Its name differs from release to release, so -fopenmp alone could bring a second one into the process.
-    """
-    return next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), None)
 
 
 def _checksum(library: Path) -> str:

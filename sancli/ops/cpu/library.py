@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch  # before the kernels are loaded: they take the OpenMP library that is there already
+import torch  # before the kernels are loaded: these then share torch's OpenMP library, found by its soname
 from torch import Tensor
 
 from sancli.errors import StorageError, UsageError, check_choice
