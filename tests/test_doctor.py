@@ -83,7 +83,18 @@ def test_a_compiler_that_does_not_answer_is_no_fault(monkeypatch, tmp_path):
 
 
 def test_where_there_are_no_kernels_the_reason_is_said_and_plain_pytorch_is_checked(monkeypatch):
-    monkeypatch.setattr(library, "state", lambda: library.State(None, library.PLAIN, "no luck"))
+    monkeypatch.setattr(library, "state", lambda _="float": library.State(None, library.PLAIN, "no luck"))
     assert doctor.kernels().state == "missing"
     assert doctor.kernels().text == "no luck; plain PyTorch does the work of a CPU"
     assert doctor.operators().text.startswith("plain PyTorch on ")
+
+
+def test_what_is_checked_is_what_runs(monkeypatch):
+    if library.state().kernels is None:
+        pytest.skip(str(library.state()))
+    ran, call = set(), library.Kernels.call
+    monkeypatch.setattr(
+        library.Kernels, "call", lambda own, name, *args: (ran.add(name), call(own, name, *args))
+    )
+    selfcheck.largest_difference("cpu")
+    assert {"san_patchwise_attention", "san_patchwise_attention_backward"} <= ran
