@@ -56,10 +56,17 @@ template <class Work> inline void with_storage(int64_t storage, Work work) {
 // The gradient behind relu, of its input and the gradient in front. Through NaN it passes, as in torch.
 inline Vec relu_backward(Vec x, Vec grad) { return x <= Vec{} ? Vec{} : grad; }
 
+// Calls work(first, last) for runs of things that together are [0, count), on many threads.
+template <class Work> void share(int64_t count, int64_t threads, Work work) {
+    constexpr int64_t RUNS = 64;  // a multiple of all usual numbers of threads
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t run = 0; run < RUNS; run++) work(run * count / RUNS, (run + 1) * count / RUNS);
+}
+
 // How a sum over `count` things (pixels, rows of them) for each channel is shared: channels in slices, whose sums
 // stay in the nearest cache, things in parts of whole chunks. A chunk is summed in Real, chunks in double.
 struct Split {
-    static constexpr int64_t SLICE = 256;  // channels; at least a vector of the widest type
+    static constexpr int64_t SLICE = 512;  // channels
     static constexpr int64_t TASKS = 32;   // enough for 16 cores
 
     int64_t count, channels, chunk, slices, parts;

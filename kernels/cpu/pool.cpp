@@ -27,9 +27,9 @@ struct Normalised {
 
 template <class Stored>
 void norm_relu_pool(const Pooling& pooling, const Stored* x, const Normalise& norm, Stored* y, int64_t threads) {
-    pooling.bands().each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
+    share(pooling.bands(), threads, [&](int64_t first, int64_t last) {
         for (int64_t band = first; band < last; band++)
-            pooling.each_window(band, begin, channels, [&](int64_t c, auto lanes, int64_t pixel, int64_t window) {
+            pooling.each_window(band, 0, pooling.channels, [&](int64_t c, auto lanes, int64_t pixel, int64_t window) {
                 Normalised found(pooling, NormaliseAt(norm, c), x + pixel, lanes);
                 store_as(y + window, relu(found.largest.value), lanes);
             });
@@ -57,15 +57,15 @@ void norm_relu_pool_backward(const Pooling& pooling, const Stored* grad, const S
         NormaliseAt at(norm, c);
         store_as(grad_x + pixel, gradients.of_x(c, at, g, load_as(x + pixel, lanes) - at.mean), lanes);
     };
-    pooling.bands().each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
+    share(pooling.bands(), threads, [&](int64_t first, int64_t last) {
         for (int64_t band = first; band < last; band++) {
-            pooling.each_window(band, begin, channels, [&](int64_t c, auto lanes, int64_t pixel, int64_t window) {
+            pooling.each_window(band, 0, pooling.channels, [&](int64_t c, auto lanes, int64_t pixel, int64_t window) {
                 Normalised found(pooling, NormaliseAt(norm, c), x + pixel, lanes);
                 Vec g = relu_backward(found.largest.value, load_as(grad + window, lanes));
                 for (int k = 0; k < 4; k++)
                     pixel_backward(c, lanes, pixel + pooling.step(k), found.largest.which == k ? g : Vec{});
             });
-            pooling.each_left_out(band, begin, channels, [&](int64_t c, auto lanes, int64_t pixel) {
+            pooling.each_left_out(band, [&](int64_t c, auto lanes, int64_t pixel) {
                 pixel_backward(c, lanes, pixel, Vec{});
             });
         }
@@ -108,7 +108,7 @@ extern "C" int64_t san_norm_relu_pool_backward(char* memory, int64_t threads, in
     Scratch scratch(memory);
     Pooling pooling{images, height, width, channels};
     Normalise normalise(scratch, channels);
-    Sums<2> sums(scratch, pooling.bands());
+    Sums<2> sums(scratch, pooling.split());
     NormGradients gradients(scratch, channels, batch);
     if (scratch.counting()) return scratch.used();
     normalise.fold({gamma, beta, mean, var, eps, bool(batch)}, channels);

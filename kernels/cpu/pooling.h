@@ -12,7 +12,8 @@ struct Pooling {
     int64_t rows() const { return height / 2; }
     int64_t columns() const { return width / 2; }
     int64_t pixels() const { return images * height * width; }
-    Split bands() const { return Split(images * rows(), channels, 1); }
+    int64_t bands() const { return images * rows(); }
+    Split split() const { return Split(bands(), channels, 1); }
     // From the upper left pixel of a window to pixel k of it.
     int64_t step(int k) const { return (k / 2 * width + k % 2) * channels; }
 
@@ -24,11 +25,11 @@ struct Pooling {
             each_vector(count, [&](int64_t c, auto lanes) { work(begin + c, lanes, pixel + c, window + c); });
     }
     // Calls work(c, lanes, pixel) for the pixels beside and, behind the last band of an image, below the windows.
-    template <class Work> void each_left_out(int64_t band, int64_t begin, int64_t count, Work work) const {
+    template <class Work> void each_left_out(int64_t band, Work work) const {
         for (int64_t y = 0; y < height_of(band); y++)
             for (int64_t x = y < 2 ? 2 * columns() : 0; x < width; x++) {
-                int64_t pixel = (first_pixel(band) + y * width + x) * channels + begin;
-                each_vector(count, [&](int64_t c, auto lanes) { work(begin + c, lanes, pixel + c); });
+                int64_t pixel = (first_pixel(band) + y * width + x) * channels;
+                each_vector(channels, [&](int64_t c, auto lanes) { work(c, lanes, pixel + c); });
             }
     }
 

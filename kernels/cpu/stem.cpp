@@ -18,29 +18,27 @@ struct ImageMoments {
     double mean[COLOURS] = {}, covariance[COLOURS][COLOURS] = {};
 };
 
+typedef double Colours __attribute__((vector_size(32)));  // the fourth is 0
+
 // Sums of distances from a pixel of the image, and of their products.
 struct ImageSums {
-    double first[COLOURS] = {}, second[COLOURS][COLOURS] = {};
+    Colours first = {}, second[COLOURS] = {};
 
-    template <class Stored> void add(const Stored* pixel, const double* centre) {
-        double distance[COLOURS];
-        for (int i = 0; i < COLOURS; i++) first[i] += distance[i] = to_real(pixel[i]) - centre[i];
-        for (int i = 0; i < COLOURS; i++)
-            for (int j = i; j < COLOURS; j++) second[i][j] += distance[i] * distance[j];
+    template <class Stored> void add(const Stored* pixel, const Colours& centre) {
+        Colours colour = {to_real(pixel[0]), to_real(pixel[1]), to_real(pixel[2]), 0}, distance = colour - centre;
+        first += distance;
+        for (int i = 0; i < COLOURS; i++) second[i] += distance * distance[i];
     }
     void add(const ImageSums& other) {
-        for (int i = 0; i < COLOURS; i++) {
-            first[i] += other.first[i];
-            for (int j = i; j < COLOURS; j++) second[i][j] += other.second[i][j];
-        }
+        first += other.first;
+        for (int i = 0; i < COLOURS; i++) second[i] += other.second[i];
     }
 };
 
 // `partial` has Split::TASKS.
 template <class Stored> ImageMoments moments(const Stored* image, int64_t pixels, ImageSums* partial, int64_t threads) {
     Split split(pixels, 1, CHUNK_OF_IMAGE);
-    double centre[COLOURS];
-    for (int i = 0; i < COLOURS; i++) centre[i] = to_real(image[i]);
+    Colours centre = {to_real(image[0]), to_real(image[1]), to_real(image[2]), 0};
     split.each(threads, [&](int64_t part, int64_t, int64_t, int64_t first, int64_t last) {
         ImageSums sums;
         for (int64_t p = first; p < last; p++) sums.add(image + p * COLOURS, centre);
@@ -48,11 +46,11 @@ template <class Stored> ImageMoments moments(const Stored* image, int64_t pixels
     });
     for (int64_t part = 1; part < split.parts; part++) partial[0].add(partial[part]);
     ImageMoments all;
-    for (int i = 0; i < COLOURS; i++) all.mean[i] = partial[0].first[i] / pixels;
-    for (int i = 0; i < COLOURS; i++)
-        for (int j = i; j < COLOURS; j++)
-            all.covariance[i][j] = all.covariance[j][i] = partial[0].second[i][j] / pixels - all.mean[i] * all.mean[j];
-    for (int i = 0; i < COLOURS; i++) all.mean[i] += centre[i];
+    Colours mean = partial[0].first / double(pixels);
+    for (int i = 0; i < COLOURS; i++) {
+        all.mean[i] = centre[i] + mean[i];
+        for (int j = 0; j < COLOURS; j++) all.covariance[i][j] = partial[0].second[i][j] / pixels - mean[i] * mean[j];
+    }
     return all;
 }
 
@@ -135,13 +133,13 @@ struct Band {
 template <class Stored>
 void stem(const Pooling& pooling, const Stored* image, const Kernel& kernel, Real* memory, Stored* y,
           int64_t threads) {
-    pooling.bands().each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
+    share(pooling.bands(), threads, [&](int64_t first, int64_t last) {
         Band rows(pooling, memory);
         for (int64_t band = first; band < last; band++) {
             rows.read(image, band, kernel.centre);
-            Stored* to = y + band * pooling.columns() * pooling.channels + begin;
-            each_vector(channels, [&](int64_t c, auto lanes) {
-                KernelAt at(kernel, begin + c);
+            Stored* to = y + band * pooling.columns() * pooling.channels;
+            each_vector(pooling.channels, [&](int64_t c, auto lanes) {
+                KernelAt at(kernel, c);
                 for (int64_t j = 0; j < pooling.columns(); j++)
                     store_as(to + j * pooling.channels + c, relu(rows.largest(at, j).value), lanes);
             });
@@ -247,8 +245,7 @@ template <class Stored>
 void image_backward(const Pooling& pooling, const Stored* grad, const Stored* image, const Kernel& kernel,
                     const ImageMoments& moments, const ThroughStatistics& through, Real* memory, Stored* grad_image,
                     int64_t threads) {
-    Split whole_pixels(pooling.images * pooling.rows(), 1, 1);
-    whole_pixels.each(threads, [&](int64_t, int64_t, int64_t, int64_t first, int64_t last) {
+    share(pooling.bands(), threads, [&](int64_t first, int64_t last) {
         Band rows(pooling, memory);
         Real* of_windows = memory + (threads + thread()) * Band::size(pooling);
         for (int64_t band = first; band < last; band++) {
@@ -307,7 +304,7 @@ extern "C" int64_t san_stem_backward(char* memory, int64_t threads, int64_t stor
     Norm norm{gamma, beta, mean, var, eps, bool(batch)};
     Kernel kernel(scratch, channels);
     ImageSums* partial = scratch.take<ImageSums>(Split::TASKS);
-    Sums<COLOURS + 1> sums(scratch, pooling.bands());
+    Sums<COLOURS + 1> sums(scratch, pooling.split());
     Real* rows = scratch.take<Real>(2 * threads * Band::size(pooling));
     if (scratch.counting()) return scratch.used();
     with_storage(storage, [&](auto stored) {

@@ -5,57 +5,44 @@ namespace san {
 namespace {
 
 template <class Stored>
-void norm_relu(const Split& split, const Stored* x, const Normalise& norm, Stored* y, int64_t threads) {
-    split.each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
-        in_fours(first, last, [&](int64_t i, auto rows) {
+void norm_relu(int64_t pixels, int64_t channels, const Stored* x, const Normalise& norm, Stored* y, int64_t threads) {
+    share(pixels, threads, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; i++)
             each_vector(channels, [&](int64_t c, auto lanes) {
-                NormaliseAt at(norm, begin + c);
-                for (int row = 0; row < rows; row++) {
-                    int64_t place = (i + row) * split.channels + begin + c;
-                    store_as(y + place, relu(at(load_as(x + place, lanes) - at.mean)), lanes);
-                }
+                NormaliseAt at(norm, c);
+                store_as(y + i * channels + c, relu(at(load_as(x + i * channels + c, lanes) - at.mean)), lanes);
             });
-        });
     });
 }
 
 template <class Stored>
-void sum_gradients(const Stored* grad, const Stored* x, int64_t apart, const Normalise& norm, const Sums<2>& sums,
+void sum_gradients(int64_t channels, const Stored* grad, const Stored* x, const Normalise& norm, const Sums<2>& sums,
                    int64_t threads) {
-    sums.run(threads, [&](Sums<2>::Chunk& chunk, int64_t begin, int64_t channels, int64_t from, int64_t to) {
-        in_fours(from, to, [&](int64_t i, auto rows) {
-            each_vector(channels, [&](int64_t c, auto lanes) {
+    sums.run(threads, [&](Sums<2>::Chunk& chunk, int64_t begin, int64_t count, int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; i++)
+            each_vector(count, [&](int64_t c, auto lanes) {
                 NormaliseAt at(norm, begin + c);
-                Vec sum = load(chunk[0] + c), product = load(chunk[1] + c);
-                for (int row = 0; row < rows; row++) {
-                    int64_t place = (i + row) * apart + begin + c;
-                    Vec distance = load_as(x + place, lanes) - at.mean;
-                    Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
-                    sum += g;
-                    product += g * distance;
-                }
-                store(chunk[0] + c, sum);
-                store(chunk[1] + c, product);
+                int64_t place = i * channels + begin + c;
+                Vec distance = load_as(x + place, lanes) - at.mean;
+                Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
+                store(chunk[0] + c, load(chunk[0] + c) + g);
+                store(chunk[1] + c, load(chunk[1] + c) + g * distance);
             });
-        });
     });
 }
 
 template <class Stored>
-void norm_relu_backward(const Split& split, const Stored* grad, const Stored* x, const Normalise& norm,
+void norm_relu_backward(int64_t pixels, int64_t channels, const Stored* grad, const Stored* x, const Normalise& norm,
                         const NormGradients& gradients, Stored* grad_x, int64_t threads) {
-    split.each(threads, [&](int64_t, int64_t begin, int64_t channels, int64_t first, int64_t last) {
-        in_fours(first, last, [&](int64_t i, auto rows) {
+    share(pixels, threads, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; i++)
             each_vector(channels, [&](int64_t c, auto lanes) {
-                NormaliseAt at(norm, begin + c);
-                for (int row = 0; row < rows; row++) {
-                    int64_t place = (i + row) * split.channels + begin + c;
-                    Vec distance = load_as(x + place, lanes) - at.mean;
-                    Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
-                    store_as(grad_x + place, gradients.of_x(begin + c, at, g, distance), lanes);
-                }
+                NormaliseAt at(norm, c);
+                int64_t place = i * channels + c;
+                Vec distance = load_as(x + place, lanes) - at.mean;
+                Vec g = relu_backward(at(distance), load_as(grad + place, lanes));
+                store_as(grad_x + place, gradients.of_x(c, at, g, distance), lanes);
             });
-        });
     });
 }
 
@@ -78,7 +65,7 @@ extern "C" int64_t san_norm_relu(char* memory, int64_t threads, int64_t storage,
         auto from = static_cast<const decltype(stored)*>(x);
         if (batch) statistics(split, from, spread, norm, threads);
         normalise.fold(norm, channels);
-        norm_relu(split, from, normalise, static_cast<decltype(stored)*>(y), threads);
+        norm_relu(pixels, channels, from, normalise, static_cast<decltype(stored)*>(y), threads);
     });
     return 0;
 }
@@ -98,9 +85,9 @@ extern "C" int64_t san_norm_relu_backward(char* memory, int64_t threads, int64_t
     with_storage(storage, [&](auto stored) {
         using Stored = decltype(stored);
         auto from = static_cast<const Stored*>(x), front = static_cast<const Stored*>(grad);
-        sum_gradients(front, from, channels, normalise, sums, threads);
+        sum_gradients(channels, front, from, normalise, sums, threads);
         gradients.finish(sums, normalise, channels, pixels, grad_gamma, grad_beta);
-        norm_relu_backward(split, front, from, normalise, gradients, static_cast<Stored*>(grad_x), threads);
+        norm_relu_backward(pixels, channels, front, from, normalise, gradients, static_cast<Stored*>(grad_x), threads);
     });
     return 0;
 }
