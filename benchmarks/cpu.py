@@ -10,7 +10,6 @@ Each stage is written to benchmarks/results/ as it ends; a later run of one stag
 
 import argparse
 import contextlib
-import datetime
 import json
 import re
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import apart, conditions, cores, figures, in_turns, processor, time_networks, where_it_runs
+from measure import apart, conditions, cores, figures, file_name, in_turns, time_networks, where_it_runs
 from memory import memory, saved_mib
 from roofline import gflop, gigabytes, machine
 from subjects import ROOT, SANS, base_of, has
@@ -123,7 +122,7 @@ def quick(options: argparse.Namespace) -> Figures:
 
 def whole(options: argparse.Namespace) -> Figures:
     """All stages that were asked for; the file is written after each."""
-    out = options.out or ROOT / "benchmarks/results" / file_name()
+    out = options.out or ROOT / "benchmarks/results" / file_name("cpu")
     result: Figures = json.loads(out.read_text()) if out.is_file() else {}
     for stage in options.stages:
         print(f"{stage}:", file=sys.stderr)
@@ -151,12 +150,6 @@ def headline(result: Figures) -> Figures:
     held = result.get("memory", {})
     found["saved_mib"] = {name: held[name]["saved_mib"] for name in ("resnet50", *QUICK) if name in held}
     return found
-
-
-def file_name() -> str:
-    """By date, processor and cores."""
-    made_of = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
-    return f"cpu-{datetime.date.today()}-{made_of}-{cores()}c.json"
 
 
 def arguments() -> argparse.Namespace:

@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def spread(what: str, values: list[float]) -> Figures:
     return {what: round(median, 3), f"{what}_quartiles": [round(low, 3), round(high, 3)]}
 
 
+def best_of(function: Callable[[], Any], times: int = 10) -> float:
+    """Seconds of the fastest call: what disturbs can only slow down."""
+    best = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
 def conditions(**settings: Any) -> Figures:
     """What the figures depend on."""
     commit = subprocess.run(
@@ -154,6 +165,12 @@ def conditions(**settings: Any) -> Figures:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def file_name(program: str) -> str:
+    """Of a program's results: by date, processor and cores."""
+    made_of = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
+    return f"{program}-{datetime.date.today()}-{made_of}-{cores()}c.json"
 
 
 def processor() -> str:

@@ -5,12 +5,11 @@ aggregation; what an implementation computes twice is not counted twice. Bytes a
 run read and write, each operand once: an operator may move more, and what still lies in a cache moves less.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import best_of
 from published import Published
 from subjects import has, images, infer, make, resnet50, san, train_step
 from torch import nn
@@ -22,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 def machine() -> dict[str, float]:
     """The best that this machine reaches: GFLOP/s of products of matrices in either type, GB/s of a copy."""
     source, target = torch.zeros(2**26), torch.ones(2**26)  # 256 MiB each: no cache holds them
-    copy_s = best_seconds(lambda: target.copy_(source))
+    copy_s = best_of(lambda: target.copy_(source))
     return {
         "fp32_gflops": round(best_gflops(torch.float32)),
         "bf16_gflops": round(best_gflops(torch.bfloat16)),
@@ -34,18 +33,8 @@ def best_gflops(dtype: torch.dtype) -> float:
     """The better of a product of matrices and a 1x1 convolution; torch hands them to different libraries."""
     x, weight = torch.randn(8192, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
     image, kernel = x.view(8, 32, 32, 1024).permute(0, 3, 1, 2), weight[:, :, None, None]
-    seconds = min(best_seconds(lambda: x @ weight), best_seconds(lambda: F.conv2d(image, kernel)))
+    seconds = min(best_of(lambda: x @ weight), best_of(lambda: F.conv2d(image, kernel)))
     return 2 * x.numel() * len(weight) / seconds / 1e9
-
-
-def best_seconds(function: Callable[[], Any], times: int = 10) -> float:
-    """The fastest call: what disturbs can only slow down."""
-    best = float("inf")
-    for _ in range(times):
-        began = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - began)
-    return best
 
 
 def gflop(name: str, size: int) -> dict[str, float]:

@@ -153,7 +153,7 @@ def decode(
     Args:
         data: All of the file.
         max_pixels: Larger pictures are refused.
-        enough_px: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, in a third of the time, where its short
+        enough_px: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, in about half the time, where its short
             side still has so many pixels then. None: always in full.
 
     Raises:

@@ -10,7 +10,8 @@ SPARE = 3
 the area, 0.43 of a side at the narrowest, is still shrunk, never enlarged.
 
 Source: measured on photos of 12 megapixels with much detail, decoded at a quarter of their sides: evaluation
-views of 224 px are off by 0.3 to 0.6 of 255 on average; decode and view take 34 ms instead of 133."""
+views of 224 px are off by 0.3 to 0.6 of 255 on average; from file to view, one of 3 MB takes 34 ms instead of
+133, one of 6 MB, mostly noise, 60 instead of 155."""
 
 
 @dataclass(frozen=True, kw_only=True)
