@@ -59,21 +59,26 @@ struct Spread {
 
 constexpr int64_t CHUNK = 64;  // pixels summed in Real before the sums are added up in double
 
-// Adds a chunk of pixels to the `count` that `spread` has at `at`. Distances are taken from the chunk's first pixel:
-// a large mean costs no digits.
+// Adds a chunk of pixels to the `count` that `spread` has at `at`. Distances are taken from the mean so far, that of
+// the first chunk itself at first: neither a large mean nor a pixel far outside costs digits.
 template <class Stored>
 void add_chunk(const Stored* x, int64_t apart, int64_t pixels, int64_t channels, const Spread& spread, int64_t at,
                int64_t count) {
-    alignas(64) Real first[Split::SLICE] = {}, second[Split::SLICE] = {};
+    alignas(64) Real centre[Split::SLICE] = {}, first[Split::SLICE] = {}, second[Split::SLICE] = {};
+    for (int64_t i = 0; i < pixels && count == 0; i++)
+        each_vector(channels, [&](int64_t c, auto lanes) {
+            store(centre + c, load(centre + c) + load_as(x + i * apart + c, lanes) / Real(pixels));
+        });
+    for (int64_t c = 0; c < channels && count > 0; c++) centre[c] = Real(spread.mean[at + c]);
     for (int64_t i = 0; i < pixels; i++)  // one after the other, as they lie in memory: blocks of them halved the speed
         each_vector(channels, [&](int64_t c, auto lanes) {
-            Vec distance = load_as(x + i * apart + c, lanes) - load_as(x + c, lanes);
+            Vec distance = load_as(x + i * apart + c, lanes) - load(centre + c);
             store(first + c, load(first + c) + distance);
             store(second + c, load(second + c) + distance * distance);
         });
     for (int64_t c = 0; c < channels; c++) {
         double sum = first[c], mean = sum / pixels;
-        spread.join(at + c, count, double(to_real(x[c])) + mean, std::max(0., second[c] - sum * mean), pixels);
+        spread.join(at + c, count, centre[c] + mean, at_least_0(second[c] - sum * mean), pixels);
     }
 }
 

@@ -56,6 +56,9 @@ template <class Work> inline void with_storage(int64_t storage, Work work) {
 // The gradient behind relu, of its input and the gradient in front. Through NaN it passes, as in torch.
 inline Vec relu_backward(Vec x, Vec grad) { return x <= Vec{} ? Vec{} : grad; }
 
+// Of a sum of squares that rounding has made negative; NaN stays NaN.
+inline double at_least_0(double x) { return x < 0 ? 0 : x; }
+
 // Calls work(first, last) for runs of things that together are [0, count), on many threads.
 template <class Work> void share(int64_t count, int64_t threads, Work work) {
     constexpr int64_t RUNS = 64;  // a multiple of all usual numbers of threads

@@ -66,7 +66,7 @@ void statistics(const ImageMoments& image, const Real* weight, int64_t channels,
         double var = 0;
         for (int i = 0; i < COLOURS; i++) var += weight[c * COLOURS + i] * dot(weight + c * COLOURS, image.covariance[i]);
         norm.mean[c] = Real(dot(weight + c * COLOURS, image.mean));
-        norm.var[c] = Real(std::max(0., var));
+        norm.var[c] = Real(at_least_0(var));
     }
 }
 
