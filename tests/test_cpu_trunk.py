@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._pytree import tree_map
 
-from sancli.ops.cpu import build
+from sancli.ops.cpu import build, library
 from sancli.ops.cpu import stem as cpu_stem
 from sancli.ops.cpu import trunk as cpu
+from sancli.ops.norm import Affine
 from sancli.ops.reference import stem as plain_stem
 from sancli.ops.reference import trunk as plain
 
@@ -41,16 +42,9 @@ def make(shape, batch, seed=0):
     """A map, an image, norms with one gamma of 0 and one below, and the parameters behind and in front."""
     n, c, h, w = shape
     gamma, beta, mean, var, eps = formulas.norm(c, batch=batch, seed=seed)
-    x, image, weight = (
-        formulas.random(*size, seed=seed, grad=False) for size in (shape, (n, 3, h, w), (5, c, 1, 1))
-    )
-    return (
-        x,
-        image,
-        weight,
-        formulas.random(c, 3, seed=seed, grad=False),
-        (gamma.detach(), beta.detach(), mean, var, eps),
-    )
+    sizes = shape, (n, 3, h, w), (5, c, 1, 1), (c, 3)
+    x, image, weight, kernel = (formulas.random(*size, seed=seed, grad=False) for size in sizes)
+    return x, image, weight, kernel, (gamma.detach(), beta.detach(), mean, var, eps)
 
 
 def outputs(trunk, stem, x, image, weight, kernel, norm, *, batch):
@@ -69,9 +63,8 @@ def outputs(trunk, stem, x, image, weight, kernel, norm, *, batch):
     yield from stem.stem_backward(seed_like(y), image, kernel, *affine, mean_used, var_used, eps, batch, True)
 
 
-NAMES = (  # of what `outputs` gives
-    "y mean var x gamma beta weight bias   y mean var x gamma beta   y mean var image weight gamma beta".split()
-)
+NORMALISED = ("y", "mean", "var", "x", "gamma", "beta")
+NAMES = (*NORMALISED, "weight", "bias", *NORMALISED, "y", "mean", "var", "image", "weight", "gamma", "beta")
 
 
 def seed_like(x):
@@ -119,32 +112,29 @@ def threads():
     torch.set_num_threads(before)
 
 
+def norm_relu(x, gamma, beta, mean, var, eps, weight, bias):
+    """In the place of `bn_relu_conv1x1`."""
+    norm = Affine(gamma, beta, torch.empty_like(gamma), torch.empty_like(gamma), eps)
+    return cpu.norm_relu(library.kernels(x), plain.channels_last(x), norm, batch=True), norm.mean, norm.var
+
+
+def norm_relu_backward(grad, x, gamma, beta, mean, var, eps, weight, batch):
+    norm, (x, grad) = Affine(gamma, beta, mean, var, eps), map(plain.channels_last, (x, grad))
+    return cpu.norm_relu_backward(library.kernels(x), grad, x, norm, batch=batch)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(4, 64, 13, 12), (2, 1030, 9, 2), (3, 5, 40, 31)])
-def test_any_number_of_threads_gives_the_same_bits(shape, dtype, threads):
+def test_any_number_of_threads_gives_the_same_bits(shape, dtype, threads, monkeypatch):
     """Of the kernels alone: torch's convolution between them promises nothing."""
-    x, image, _, kernel, norm = typed(make(shape, True), dtype)
-    runs = []
+    monkeypatch.setattr(cpu, "bn_relu_conv1x1", norm_relu)
+    monkeypatch.setattr(cpu, "bn_relu_conv1x1_backward", norm_relu_backward)
+    made, runs = typed(make(shape, True), dtype), []
     for count in (1, 2, 4):
         threads(count)
-        runs.append(list(outputs(WithoutConvolution, cpu_stem, x, image, None, kernel, norm, batch=True)))
+        runs.append(list(outputs(cpu, cpu_stem, *made, batch=True)))
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
-
-
-class WithoutConvolution:
-    """The module `cpu`, with nothing behind BatchNorm and ReLU."""
-
-    bn_relu_pool, bn_relu_pool_backward = cpu.bn_relu_pool, cpu.bn_relu_pool_backward
-
-    def bn_relu_conv1x1(x, gamma, beta, mean, var, eps, weight, bias):
-        norm = cpu.Affine(gamma, beta, torch.empty_like(gamma), torch.empty_like(gamma), eps)
-        return cpu.norm_relu(cpu.kernels(x), cpu.channels_last(x), norm, batch=True), norm.mean, norm.var
-
-    def bn_relu_conv1x1_backward(grad, x, gamma, beta, mean, var, eps, weight, batch):
-        norm = cpu.Affine(gamma, beta, mean, var, eps)
-        library, (x, grad) = cpu.kernels(x), map(cpu.channels_last, (x, grad))
-        return cpu.norm_relu_backward(library, grad, x, norm, batch=batch)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -155,13 +145,7 @@ def test_what_is_not_finite_comes_out_where_plain_pytorch_has_it(bad, batch):
         made[0][at] = made[1][at] = bad
     got, wanted = (outputs(*pair, *made, batch=batch) for pair in ((cpu, cpu_stem), (plain, plain_stem)))
     for name, a, b in zip(NAMES, got, wanted, strict=True):
-        if name in (
-            "y",
-            "mean",
-            "var",
-            "x",
-            "image",
-        ):  # 0 times infinity stands in sums that need not have it
+        if name not in ("weight", "gamma", "beta"):  # sums that may or may not hold 0 times infinity
             assert torch.equal(a.isfinite(), b.isfinite()), name
         if name == "y":
             assert torch.equal(a.isnan(), b.isnan())
@@ -187,21 +171,17 @@ def test_a_mean_of_many_standard_deviations_costs_statistics_no_digits(offset):
 
 def test_other_layouts_and_types_of_parameters_are_taken_as_they_are():
     """Slices, maps that are not channels last, and parameters in bfloat16."""
-    x, image, weight, kernel, (gamma, beta, _, _, eps) = make((2, 6, 8, 6), True)
+    x, image, _, kernel, (gamma, beta, _, _, eps) = make((2, 6, 8, 6), True)
     wide = torch.stack([x, -x], 1).flatten(0, 1).float()
     half = [t.bfloat16() for t in (gamma, beta, kernel)]
+    gamma, beta, kernel = (t.double() for t in half)
     for view in (wide[::2], x.float().contiguous(), x.float().to(memory_format=torch.channels_last)):
         _, *known = got = cpu.bn_relu_pool(view, *half[:2], None, None, eps)
-        wanted = plain.bn_relu_pool(x, *(t.double() for t in half[:2]), None, None, eps)
-        assert_near(got, wanted, 1e-5)
+        assert_near(got, plain.bn_relu_pool(x, gamma, beta, None, None, eps), 1e-5)
         grads = cpu.bn_relu_pool_backward(got[0], view, *half[:2], *known, eps, True)
         assert [t.dtype for t in grads] == [torch.float32, torch.bfloat16, torch.bfloat16]
-    y, *known = cpu_stem.stem(image.float(), half[2], *half[:2], None, None, eps)
-    assert_near(
-        [y],
-        [plain_stem.stem(image, half[2].double(), *(t.double() for t in half[:2]), None, None, eps)[0]],
-        1e-5,
-    )
+    y, *known = got = cpu_stem.stem(image.float(), half[2], *half[:2], None, None, eps)
+    assert_near(got, plain_stem.stem(image, kernel, gamma, beta, None, None, eps), 1e-5)
     grads = cpu_stem.stem_backward(y, image.float(), half[2], *half[:2], *known, eps, True, False)
     assert [t.dtype for t in grads] == [torch.float32, *[torch.bfloat16] * 3]
 
