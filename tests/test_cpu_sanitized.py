@@ -1,0 +1,52 @@
+"""The CPU kernels keep to their memory and to C++: compiled with the sanitizers, called at awkward sizes.
+
+Each family has a program in tests/cpu_sanitized/, which stops with an error at the first wrong address.
+"""
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sancli.ops.cpu import build, library
+
+PROGRAMS = Path(__file__).parent / "cpu_sanitized"
+FAMILIES = {"trunk": ("trunk", "pool", "stem")}  # a program, and the kernels that it calls
+SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+CASES = [
+    pytest.param(name, real, marks=[] if (name, real) == ("best", "float") else pytest.mark.slow)
+    for name in ("best", *build.INSTRUCTION_SETS)
+    for real in ("float", "double")
+]
+
+
+def run(command):
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # libgomp keeps its threads until the end
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("instruction_set", "real"), CASES)
+def test_kernels_keep_to_their_memory(family, instruction_set, real, tmp_path):
+    compiler, best = build.find_compiler(), library.instruction_set()
+    if compiler is None or best is None:
+        pytest.skip("no compiler, or no wish for one")
+    names = list(build.INSTRUCTION_SETS)
+    chosen = best if instruction_set == "best" else instruction_set
+    if names.index(chosen) < names.index(best):
+        pytest.skip(f"this processor has {best} at best")
+    flags = [*build.Recipe(compiler, chosen, real).flags(), *SANITIZERS]
+    sources = [PROGRAMS / f"{family}.cpp", *(build.sources() / f"{name}.cpp" for name in FAMILIES[family])]
+    objects = [tmp_path / f"{i}.o" for i in range(len(sources))]
+    start = [compiler.path, *compiler.options, *flags]
+    with ThreadPoolExecutor() as pool:
+        commands = [
+            [*start, f"-I{build.sources()}", "-c", source, "-o", made]
+            for source, made in zip(sources, objects, strict=True)
+        ]
+        list(pool.map(run, commands))
+    run([*start, *objects, "-o", tmp_path / "program"])
+    run([tmp_path / "program"])
