@@ -171,11 +171,10 @@ def open_model(spec: str | None, *, runs_dir: Path = Path("runs")) -> Model:
     """
     path, run = _newest(runs_dir) if spec is None else _find(spec, runs_dir)
     info = _embedded_info(path)
-    with torch.device("meta"):  # no random numbers: every one of them would be replaced at once
+    with torch.device("meta"):  # neither memory nor random numbers: the file's own tensors take their place
         network = model.build(
             info.arch, attention=info.attention, relation=info.relation, num_classes=len(info.classes)
         )
-    network.to_empty(device="cpu")
     weights.load_into(network, weights.read(path), source=path)
     say(f"Using {path} ({info.arch} {info.attention}, {len(info.classes)} classes)")
     return Model(network.eval(), info, path, run)

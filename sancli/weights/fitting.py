@@ -18,7 +18,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> None:
-    """Copies `state` into `network`, all of it or nothing.
+    """Copies `state` into `network`, all of it or nothing; a network on `meta` takes the tensors themselves.
 
     Raises:
         WeightsError: Keys, shapes or types differ, a value is not finite, or a variance is negative.
@@ -33,7 +33,8 @@ def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> 
                 why="a network with such weights would answer nonsense.",
                 fix="take another file, or fetch this one again.",
             )
-    network.load_state_dict(state)
+    own_types = {name: value.to(own[name].dtype) for name, value in state.items()}
+    network.load_state_dict(own_types, assign=any(value.is_meta for value in own.values()))
 
 
 def describe(keys: Collection[str]) -> str:
@@ -91,8 +92,13 @@ def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
     types = FLOATS if own.is_floating_point() else (own.dtype,)
     if value.dtype not in types:
         return f"is {value.dtype} instead of {own.dtype}".replace("torch.", "")
-    if not torch.isfinite(value.to(own.dtype)).all():
+    if not _is_finite(value.to(own.dtype)):
         return "has values that are not finite (NaN or infinite)"
     if name.endswith("running_var") and (value < 0).any():
         return "has negative variances"
     return None
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether each number is: the sum says so at a tenth of the cost, unless it overflows by itself."""
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
