@@ -74,11 +74,13 @@ inline void tile_dots_block(int64_t count, Tiles a, Tiles b, double* c, int64_t 
             Vec others[COLUMNS];
             for (int n = 0; n < COLUMNS; n++) others[n] = load(right + n * TILE + v * LANES);
             for (int m = 0; m < ROWS; m++) {
-                Vec one = load(left + m * TILE + v * LANES);
+                Vec one = in_register(load(left + m * TILE + v * LANES));
                 for (int n = 0; n < COLUMNS; n++) total[m][n] += one * others[n];
             }
         }
+#pragma GCC unroll 8  // as a loop it would keep all sums in memory
     for (int m = 0; m < ROWS; m++)
+#pragma GCC unroll 8
         for (int n = 0; n < COLUMNS; n++) c[m * c_row + n] += double(sum(total[m][n]));
 }
 

@@ -36,12 +36,29 @@ inline void store(Real* to, Vec x) { *reinterpret_cast<VecAnywhere*>(to) = x; }
 inline Vec broadcast(Real x) { return x - Vec{}; }
 inline Vec relu(Vec x) { return Vec{} > x ? Vec{} : x; }  // in this order NaN stays NaN
 
-inline Real sum(Vec x) {  // pairwise: half the error of one after the other, and the same for every compiler
-    Real lanes[LANES];
-    std::memcpy(lanes, &x, sizeof x);
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
-    return lanes[0];
+template <int BYTES> struct VecOf {
+    typedef Real Type __attribute__((vector_size(BYTES)));
+};
+
+// The two halves are added until one number is left: half the error of one after the other, and the same for every
+// compiler.
+template <class V> inline Real sum(V x) {
+    if constexpr (sizeof(V) == 2 * sizeof(Real)) {
+        return x[0] + x[1];
+    } else {
+        typename VecOf<sizeof(V) / 2>::Type halves[2];
+        std::memcpy(halves, &x, sizeof x);
+        return sum(halves[0] + halves[1]);
+    }
+}
+
+// x, which the compiler then keeps in a register: otherwise it reads a vector again for each product with it, and
+// reading is what a core does least of.
+inline Vec in_register(Vec x) {
+#if defined(__x86_64__)
+    asm("" : "+v"(x));
+#endif
+    return x;
 }
 
 // The first `count` lanes of x, 0 in the others.

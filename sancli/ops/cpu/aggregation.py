@@ -31,10 +31,10 @@ def aggregation_backward(
     if library is None or not grad.dtype == value.dtype == weight.dtype:
         return plain.aggregation_backward(grad, value, weight, kernel_size)
     grad_value, grad_weight = maps(value, *value.shape[1:]), torch.empty_like(weight)
-    flat, stride = laid_out(grad_weight.flatten(1, 2))
+    flat_weight, (flat, stride) = weight.flatten(1, 2), laid_out(grad_weight.flatten(1, 2))
     library.call(
         "san_aggregation_backward", storage(value), *sizes(value, weight, kernel_size),
-        *laid_out(grad), *laid_out(value), *laid_out(weight.flatten(1, 2)), *laid_out(grad_value), flat, stride,
+        *laid_out(grad), *laid_out(value), *laid_out(flat_weight), *laid_out(grad_value), flat, stride,
     )  # fmt: skip
     if flat.data_ptr() != grad_weight.data_ptr():  # its layout is not the kernel's
         grad_weight.copy_(flat.unflatten(1, weight.shape[1:3]))

@@ -92,11 +92,13 @@ def pairwise_attention_backward(
         return plain.pairwise_attention_backward(grad, query, key, value, place, sign, *given)
     real, groups = real_type(query), len(given.weight2)
     gamma1, beta1, weight1, gamma2, beta2, weight2, bias2 = parameters(given, real)
-    mean1, var1, mean2, var2 = (parameter(x, real) for x in (given.mean1, given.var1, given.mean2, given.var2))
+    mean1, var1, mean2, var2 = (
+        parameter(x, real) for x in (given.mean1, given.var1, given.mean2, given.var2)
+    )
     grad_inputs = [maps(x, *x.shape[1:]) for x in (query, key, value)]
     grad_place = torch.empty(place.shape, dtype=real)
     grad_parameters = [torch.empty_like(x) for x in (gamma1, beta1, weight1, gamma2, beta2, weight2)]
-    (logsumexp,) = (x.contiguous(memory_format=torch.channels_last) for x in [parameter(given.logsumexp, real)])
+    logsumexp = given.logsumexp.to(real, memory_format=torch.channels_last)
     library.call(
         "san_pairwise_attention_backward", storage(value), *sizes(query, value, groups, given.kernel_size),
         *inputs(grad, query, key, value), parameter(place, real), sign,
