@@ -194,7 +194,8 @@ class Bottleneck(nn.Module):
         """[N, C, H, W] to the same."""
         merged = bn_relu_conv1x1(x, self.bn1, *self.sam.merged())  # [N, 3 C / 8, H, W]
         attended = self.sam.attend(merged)  # [N, C / 4, H, W]
-        return x + bn_relu_conv1x1(attended, self.bn2, self.conv.weight, self.conv.bias)
+        # In place: nobody keeps what the convolution gives, and a sum of its own would be as large.
+        return bn_relu_conv1x1(attended, self.bn2, self.conv.weight, self.conv.bias).add_(x)
 
 
 class SAN(nn.Module):

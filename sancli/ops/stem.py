@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sancli.ops.norm import Norm, autocast_type
 from sancli.ops.reference import stem as plain
-from sancli.ops.registry import first_derivative_only, register
+from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -80,7 +80,6 @@ class _Stem(torch.autograd.Function):
 
 def stem(image: Tensor, weight: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     """max_pool(relu(batch_norm(conv1x1(image)))), and the mean and biased variance that were used."""
-    y, mean, var = _Stem.apply(
-        image.to(autocast_type(image)), weight, *norm
-    )  # custom operators are not autocast
+    image = image.to(autocast_type(image))  # custom operators are not autocast
+    y, mean, var = differentiable(_Stem, torch.ops.san.stem, image, weight, *norm)
     return y, mean, var

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sancli.ops.norm import Norm, accumulation_type, autocast_type
 from sancli.ops.reference import trunk as plain
-from sancli.ops.registry import first_derivative_only, register
+from sancli.ops.registry import differentiable, first_derivative_only, register
 
 
 def maps(like: Tensor, channels: int, height: int, width: int) -> Tensor:
@@ -153,11 +153,12 @@ def bn_relu_conv1x1(
     """The 1x1 convolution of relu(batch_norm(x)), and the mean and biased variance that were used."""
     dtype = autocast_type(x)  # custom operators are not autocast
     bias = None if bias is None else bias.to(dtype)
-    y, mean, var = _BnReluConv1x1.apply(x.to(dtype), *norm, weight.to(dtype), bias)
+    args = x.to(dtype), *norm, weight.to(dtype), bias
+    y, mean, var = differentiable(_BnReluConv1x1, torch.ops.san.bn_relu_conv1x1, *args)
     return y, mean, var
 
 
 def bn_relu_pool(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     """The 2x2 max-pool of relu(batch_norm(x)), and the mean and biased variance that were used."""
-    y, mean, var = _BnReluPool.apply(x, *norm)
+    y, mean, var = differentiable(_BnReluPool, torch.ops.san.bn_relu_pool, x, *norm)
     return y, mean, var
