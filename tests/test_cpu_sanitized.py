@@ -13,7 +13,10 @@ import pytest
 from sancli.ops.cpu import build, library
 
 PROGRAMS = Path(__file__).parent / "cpu_sanitized"
-FAMILIES = {"trunk": ("trunk", "pool", "stem")}  # a program, and the kernels that it calls
+FAMILIES = {  # a program, and the kernels that it calls
+    "patchwise": ("patchwise",),
+    "trunk": ("trunk", "pool", "stem"),
+}
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CASES = [
     pytest.param(name, real, marks=[] if (name, real) == ("best", "float") else pytest.mark.slow)
