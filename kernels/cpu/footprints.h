@@ -30,6 +30,7 @@ class Footprints {
         for (int64_t i = 0; i < TILE; i++) {
             int64_t image = group * maps.lanes + lane;
             pixel_[i] = i < size && image < maps.images ? image * pixels + pixel : -1;
+            exist_[i / LANES][i % LANES] = pixel_[i] < 0 ? 0 : -1;
             if (++lane == maps.lanes) lane = 0, pixel++;
         }
     }
@@ -76,14 +77,15 @@ class Footprints {
                 for (int64_t c = first; c < last; c++) pixel[c] = to_stored<Stored>(tile[c * TILE + i]);
             }
     }
-    bool exists(int64_t i) const { return pixel_[i] >= 0; }
+    // The lanes of vector v that show an image.
+    Mask exist(int v) const { return exist_[v]; }
 
   private:
     static constexpr int64_t NEAR = 128;  // channels whose tiles stay in the first cache meanwhile
 
     int64_t from_[2][LANES], pixel_[TILE];
     int count_[2];
-    Mask mask_[2][LANES];
+    Mask mask_[2][LANES], exist_[2];
 
     // The pieces of vector v: where lane 0 would lie if the piece went on to the left, and its own lanes.
     void cut(const Maps& maps, int v) {

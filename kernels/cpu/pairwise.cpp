@@ -66,8 +66,11 @@ struct Mapping {
 inline void read_a(const Comparison& of, const Affine& norm1, const Footprints& footprints, Real* tile) {
     for (int64_t c = 0; c < of.channels; c++) {
         const Real* from = of.a_of(footprints.group, c) + footprints.begin;
-        for (int64_t i = 0; i < TILE; i++)
-            tile[c * TILE + i] = footprints.exists(i) ? norm1.scale[c] * from[i] + norm1.shift[c] : VOID;
+        Vec scale = broadcast(norm1.scale[c]), shift = broadcast(norm1.shift[c]), nothing = broadcast(VOID);
+        for (int v = 0; v < 2; v++) {
+            Vec x = v * LANES < footprints.size ? scale * load(from + v * LANES) + shift : nothing;
+            store(tile + c * TILE + v * LANES, footprints.exist(v) ? x : nothing);
+        }
     }
 }
 
@@ -104,22 +107,34 @@ inline void add_shares(double* partial, int64_t shares, int64_t size, int64_t th
         for (int64_t share = 1; share < shares; share++) partial[i] += partial[share * size + i];
 }
 
-// Mean and variance of weight1 u from the moments of u.
+// weight1 [R, D] times the symmetric sums of products [D, D].
+inline void weigh_products(Sizes sizes, const Real* weight1, const double* second, double* result, int64_t threads) {
+    int64_t D = sizes.channels();
+#pragma omp parallel for num_threads(threads)
+    for (int64_t r = 0; r < sizes.planes; r++) {
+        double* row = result + r * D;
+        for (int64_t e = 0; e < D; e++) row[e] = 0;
+        for (int64_t d = 0; d < D; d++) {
+            double weight = weight1[r * D + d];
+            for (int64_t e = 0; e < D; e++) row[e] += weight * second[d * D + e];
+        }
+    }
+}
+
+// Mean and variance of weight1 u from the moments of u; `room` [R, D].
 inline void hidden_statistics(Sizes sizes, RelationMoments sums, double count, const Real* weight1, Norm norm,
-                              int64_t threads) {
+                              double* room, int64_t threads) {
     int64_t D = sizes.channels();
     for (int64_t d = 0; d < D; d++) sums.first[d] /= count;
     for (int64_t m = 0; m < D; m++)
         for (int64_t n = 0; n < D; n++)
             sums.second[m * D + n] = sums.second[m * D + n] / count - sums.first[m] * sums.first[n];
-#pragma omp parallel for num_threads(threads)
+    weigh_products(sizes, weight1, sums.second, room, threads);
     for (int64_t r = 0; r < sizes.planes; r++) {
-        const Real* weight = weight1 + r * D;
         double mean = 0, var = 0;
-        for (int64_t m = 0; m < D; m++) {
-            double seen = 0;
-            for (int64_t n = 0; n < D; n++) seen += sums.second[m * D + n] * weight[n];
-            mean += sums.first[m] * weight[m], var += seen * weight[m];
+        for (int64_t d = 0; d < D; d++) {
+            mean += sums.first[d] * weight1[r * D + d];
+            var += room[r * D + d] * weight1[r * D + d];
         }
         norm.mean[r] = Real(mean);
         norm.var[r] = var < 0 ? Real(0) : Real(var);
@@ -199,7 +214,7 @@ int64_t forward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes,
     Real* value = scratch.take<Real>(maps.groups * M * maps.padded());
     Real* boxes = scratch.take<Real>(threads * 3 * box_room(maps));
     int64_t moments_size = given.norm2.batch ? RelationMoments::size(sizes) : 0;
-    double* moments = scratch.take<double>(shares.count * moments_size);
+    double *moments = scratch.take<double>(shares.count * moments_size), *weighed = scratch.take<double>(R * D);
     Rooms rooms(scratch, larger(D + D * MOMENT_TILES, 2 * D + R + maps.offsets() * G + M + G), threads);
     if (scratch.counting()) return scratch.used();
 
@@ -216,7 +231,7 @@ int64_t forward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes,
         add_shares(moments, shares.count, moments_size, threads);
         RelationMoments sums = RelationMoments::at(moments, sizes);
         sums.complete(D);
-        hidden_statistics(sizes, sums, compared.count(), given.weight1, given.norm2, threads);
+        hidden_statistics(sizes, sums, compared.count(), given.weight1, given.norm2, weighed, threads);
     }
     mapping.fold(given, norm2);
     pad_footprints(maps, M, inputs.value, value, threads);
@@ -437,16 +452,14 @@ struct Correction {
             vector[d] = Real(first);
         }
     }
-    // grad_weight1 gets constant x sum of u + slope x (weight1 times the sum of products).
-    void add_to_weight1(const Real* weight1, RelationMoments sums, Real* grad_weight1, int64_t threads) const {
+    // grad_weight1 gets constant x sum of u + slope x (weight1 times the sum of products); `room` [R, D].
+    void add_to_weight1(const Real* weight1, RelationMoments sums, Real* grad_weight1, double* room,
+                        int64_t threads) const {
         int64_t D = sizes.channels();
-#pragma omp parallel for num_threads(threads)
+        weigh_products(sizes, weight1, sums.second, room, threads);
         for (int64_t r = 0; r < sizes.planes; r++)
-            for (int64_t d = 0; d < D; d++) {
-                double total = 0;  // sums.second is symmetric
-                for (int64_t e = 0; e < D; e++) total += weight1[r * D + e] * sums.second[d * D + e];
-                grad_weight1[r * D + d] += Real(constant[r] * sums.first[d] + slope[r] * total);
-            }
+            for (int64_t d = 0; d < D; d++)
+                grad_weight1[r * D + d] += Real(constant[r] * sums.first[d] + slope[r] * room[r * D + d]);
     }
 };
 
@@ -531,8 +544,10 @@ int64_t backward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes
             footprints.read(M, grad_out, room);
             footprints.read(G, ChannelsLast<const Real>{logsumexp, G}, log);
             for (int64_t g = 0; g < G; g++)
-                for (int64_t i = 0; i < TILE; i++)
-                    log[g * TILE + i] = footprints.exists(i) ? log[g * TILE + i] - given.bias2[g] : -VOID;
+                for (int v = 0; v < 2; v++) {
+                    Real* at = log + g * TILE + v * LANES;
+                    store(at, footprints.exist(v) ? load(at) - given.bias2[g] : broadcast(-VOID));
+                }
             footprints.ways([&](auto whole) {
                 work.attend_tile<decltype(whole)::value>(footprints, share, room, WeightSums::at(mine, sizes));
             });
@@ -554,7 +569,7 @@ int64_t backward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes
         add_shares(moments, shares.count, moments_size, threads);
         RelationMoments all = RelationMoments::at(moments, sizes);
         all.complete(D);
-        correction.add_to_weight1(given.weight1, all, grads.weight1, threads);
+        correction.add_to_weight1(given.weight1, all, grads.weight1, sums, threads);  // sums have served
     }
     operands_backward(original, grad, work.grad_b, given.norm1, boxes, folded, to, grads, threads);
     work.grad_value.collect_all(value, threads);
