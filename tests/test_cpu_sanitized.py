@@ -15,6 +15,7 @@ from sancli.ops.cpu import build, library
 PROGRAMS = Path(__file__).parent / "cpu_sanitized"
 FAMILIES = {  # a program, and the kernels that it calls
     "patchwise": ("patchwise",),
+    "pairwise": ("pairwise", "aggregation"),
     "trunk": ("trunk", "pool", "stem"),
 }
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
