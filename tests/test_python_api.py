@@ -36,6 +36,13 @@ def test_a_list_gives_a_list_and_topk_shortens_the_answers(run, tmp_path):
     assert load(run.folder).predict([]) == []
 
 
+def test_one_photo_and_a_list_of_it_have_the_same_answer(run, tmp_path):
+    """Though one photo is asked of a copy that is prepared for single images."""
+    photo, model = draw(tmp_path / "photo.png", "green"), load(run.folder)
+    ((label, probability), *_), ((other, likewise), *_) = model.predict(photo), model.predict([photo] * 2)[0]
+    assert (label, probability) == (other, pytest.approx(likewise, abs=1e-5))
+
+
 def test_a_pillow_image_is_the_file_that_it_came_from_rotation_included(run, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from formulas import norm, random
 
-from sancli.ops import Norm, bn_relu_conv1x1, bn_relu_pool, stem
+from sancli.ops import Norm, bn_relu_conv1x1, bn_relu_pool, norm_relu, stem
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -58,6 +58,13 @@ def test_stem_is_its_layers(shape, batch):
     formulas.assert_same(stem, layers_stem, args, {}, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [*SIZES, (2, 1, 1), (1, 1, 2)])
+def test_norm_relu_is_its_layers(shape):
+    images, height, width = shape
+    x, bn = random(images, 3, height, width, grad=False), Norm(*norm(3, batch=False))
+    torch.testing.assert_close(norm_relu(x, bn), normalised(x, bn)[0])
+
+
 def test_the_stem_gives_parameters_the_same_gradients_when_the_image_wants_none():
     image, weight, bn = random(2, 3, 4, 4), random(6, 3), Norm(*norm(6, batch=True))
     wanted = torch.autograd.grad(stem(image, weight, bn)[0].sum(), [weight, bn.gamma, bn.beta])
@@ -97,6 +104,7 @@ def test_they_keep_the_rules_of_torch(dtype, batch):
         (san.bn_relu_conv1x1_backward, (x[:, :2], x, gamma, beta, *used, eps, weight, batch)),
         (san.bn_relu_pool, (x, *given)),
         (san.bn_relu_pool_backward, (x[..., ::2, ::2], x, gamma, beta, *used, eps, batch)),
+        *([] if batch else [(san.norm_relu, (x, *given))]),
         (san.stem, (x, torch.eye(3), *given)),
         (san.stem_backward, (x[..., ::2, ::2], x, torch.eye(3), gamma, beta, *used, eps, batch, True)),
         (san.stem_backward, (x[..., ::2, ::2], x, torch.eye(3), gamma, beta, *used, eps, batch, False)),

@@ -280,6 +280,37 @@ def test_a_fitting_state_is_loaded(tmp_path):
     assert equal(target.state_dict(), source.state_dict())
 
 
+def test_a_network_without_memory_takes_the_tensors_themselves(tmp_path):
+    """As they lie in the file: neither random numbers nor copies come first."""
+    source = small_network()
+    weights.save(tmp_path / "m.safetensors", source.state_dict(), info="{}")
+    with torch.device("meta"):
+        target = small_network().to(memory_format=torch.channels_last)
+    strides = target[0].weight.stride()
+    state = weights.read(tmp_path / "m.safetensors")
+    weights.load_into(target, state, source=tmp_path)
+    assert equal(target.state_dict(), source.state_dict())
+    assert target[0].weight.stride() == strides != state["0.weight"].stride()
+    assert all(value.data_ptr() == state[name].data_ptr() for name, value in target.state_dict().items())
+    assert all(parameter.requires_grad for parameter in target.parameters())
+
+
+def test_a_network_without_memory_has_its_own_layout_and_type_afterwards():
+    source = nn.Conv2d(2, 3, 3)
+    with torch.device("meta"):
+        target = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    weights.load_into(target, {k: v.double() for k, v in source.state_dict().items()}, source="m.pth")
+    assert equal(target.state_dict(), source.state_dict())
+    assert target.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_sum_that_overflows_is_no_fault():
+    network = small_network()
+    large = network.state_dict() | {"3.bias": torch.full((2,), 3e38)}
+    weights.load_into(network, large, source="m.pth")
+    assert torch.equal(network[3].bias, large["3.bias"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floating_types_are_converted(tmp_path, dtype):
     state = {

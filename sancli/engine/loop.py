@@ -50,9 +50,9 @@ def infer(
 
     With `flip`, the softmax of the result is the mean of those of the image and its mirror image.
     An image on which the network diverges gets a row of zeros, no answer, and is counted aloud.
-    The network is put into eval mode on the device, and left there.
+    The network, which is on the device, is put into eval mode and left there.
     """
-    device.place(network).eval()
+    network.eval()
     lost = asked = 0
     for batch in batches:
         if not len(batch.images):

@@ -99,6 +99,12 @@ register(
     _bn_relu_pool_backward_shapes,
 )
 
+register(
+    "norm_relu(Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps) -> Tensor",
+    plain.known_norm_relu,
+    lambda x, *norm: maps(x, *x.shape[1:]),
+)
+
 
 class _BnReluConv1x1(torch.autograd.Function):
     @staticmethod
@@ -162,3 +168,9 @@ def bn_relu_pool(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
     """The 2x2 max-pool of relu(batch_norm(x)), and the mean and biased variance that were used."""
     y, mean, var = differentiable(_BnReluPool, torch.ops.san.bn_relu_pool, x, *norm)
     return y, mean, var
+
+
+def norm_relu(x: Tensor, norm: Norm) -> Tensor:
+    """relu(batch_norm(x)) with known statistics, for inference: it has no gradient."""
+    y: Tensor = torch.ops.san.norm_relu(x, *norm)
+    return y

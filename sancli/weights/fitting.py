@@ -33,8 +33,18 @@ def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> 
                 why="a network with such weights would answer nonsense.",
                 fix="take another file, or fetch this one again.",
             )
-    own_types = {name: value.to(own[name].dtype) for name, value in state.items()}
-    network.load_state_dict(own_types, assign=any(value.is_meta for value in own.values()))
+    if any(value.is_meta for value in own.values()):
+        network.load_state_dict({name: _like(own[name], value) for name, value in state.items()}, assign=True)
+    else:
+        network.load_state_dict(state)
+
+
+def _like(own: Tensor, value: Tensor) -> Tensor:
+    """`value` with the type and the strides of `own`: itself, wherever they place the numbers alike."""
+    value = value.to(own.dtype)
+    if value.is_contiguous() and own.is_contiguous():  # 1x1 convolutions, also where they are channels last
+        return value.as_strided(own.shape, own.stride())
+    return torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(value)
 
 
 def describe(keys: Collection[str]) -> str:

@@ -59,6 +59,16 @@ def bn_relu_conv1x1_backward(
     return grad_x, grad_gamma, grad_beta, grad_weight, grad_bias
 
 
+def known_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """san::norm_relu."""
+    library = kernels(x, gamma, beta, mean, var)
+    if library is None:
+        return plain.known_norm_relu(x, gamma, beta, mean, var, eps)
+    real = real_type(x)
+    norm = Affine(gamma, beta, parameter(mean, real), parameter(var, real), eps)
+    return norm_relu(library, channels_last(x), norm, batch=False)
+
+
 def norm_relu(library: Kernels, x: Tensor, norm: Affine, *, batch: bool) -> Tensor:
     """relu(norm(x)); where `batch` is set, the statistics are those of `x`, and are written into `norm`."""
     y, real = torch.empty_like(x), real_type(x)
@@ -123,3 +133,4 @@ def bn_relu_pool_backward(
 
 for operator in (bn_relu_conv1x1, bn_relu_conv1x1_backward, bn_relu_pool, bn_relu_pool_backward):
     implement(operator.__name__, operator, "CPU")
+implement("norm_relu", known_norm_relu, "CPU")

@@ -28,6 +28,12 @@ def norm_relu(x: Tensor, norm: Affine) -> Tensor:
     return torch.batch_norm(x, gamma, beta, norm.mean, norm.var, False, 0.0, norm.eps, False).relu_()
 
 
+def known_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """san::norm_relu."""
+    x = channels_last(x)
+    return norm_relu(x, Affine(gamma, beta, *statistics(x, mean, var), eps))
+
+
 def norm_relu_backward(
     grad: Tensor, y: Tensor, x: Tensor, norm: Affine, batch: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -45,7 +45,7 @@ def ask(
         max_pixels=max_pixels,
     )
     with progress(title, total=len(samples), unit="images") as bar, worker_faults():
-        for batch, logits in infer(model.network, loader, device=device, flip=tta == "flip"):
+        for batch, logits in infer(device.place(model.network), loader, device=device, flip=tta == "flip"):
             if len(samples) > 1:  # a single image is there before a bar could be read
                 bar.advance(len(batch.images) + len(batch.failures))
             yield batch, logits

@@ -1,17 +1,19 @@
 """The Python interface: a model that is loaded once and asked about pictures."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sancli.data.images import BadImage, Picture, open_picture
 from sancli.data.transforms import evaluation_view
 from sancli.engine.device import Device, choose
 from sancli.engine.loop import infer
 from sancli.errors import DataError
+from sancli.model.prepared import prepared
 from sancli.runs import Model, open_model
 from sancli.tasks.inference.asking import best
 
@@ -33,6 +35,7 @@ class Predictor:
 
     def __init__(self, model: Model, device: Device) -> None:
         self.model, self.device = model, device
+        device.place(model.network)
         self.view = evaluation_view(model.info.preprocessing)
 
     @property
@@ -61,8 +64,15 @@ class Predictor:
 
     def _answers(self, pictures: Sequence[Picture], topk: int) -> list[Answer]:
         batch = Views(torch.stack([self._view(picture) for picture in pictures]))
-        ((_, logits),) = infer(self.model.network, [batch], device=self.device)
+        network = self._network_for_one if len(pictures) == 1 else self.model.network
+        ((_, logits),) = infer(network, [batch], device=self.device)
         return [list(top) for top in best(logits, self.classes, count=topk)]
+
+    @cached_property  # made when it is first needed: that takes as long as an answer
+    def _network_for_one(self) -> nn.Module:
+        on_cpu = self.device.torch_device.type == "cpu" and self.device.precision == "fp32"
+        side = self.model.info.preprocessing.image_size
+        return prepared(self.model.network, side=side) if on_cpu else self.model.network
 
     def _view(self, picture: Picture) -> Tensor:
         try:
