@@ -62,6 +62,40 @@ struct Mapping {
     }
 };
 
+// Both layers of a tile at one offset. Functions of their own, so that each product is compiled once.
+inline void map_hidden(const Mapping& mapping, const Real* u, Real* hidden) {
+    int64_t R = mapping.sizes.planes;
+    tile_product(R, mapping.sizes.channels(), mapping.weight1, u, mapping.bias1, [&](int64_t r, Vec x0, Vec x1) {
+        store(hidden + r * TILE, relu(x0)), store(hidden + r * TILE + LANES, relu(x1));
+    });
+}
+
+inline void map_logits(const Mapping& mapping, const Real* hidden, Real* logits) {
+    Sizes sizes = mapping.sizes;
+    tile_product(sizes.weights, sizes.planes, mapping.weight2, hidden, nullptr, [&](int64_t g, Vec x0, Vec x1) {
+        store(logits + g * TILE, x0), store(logits + g * TILE + LANES, x1);
+    });
+}
+
+// softmax's weights, whose log-sum-exp is known.
+inline void map_weights(const Mapping& mapping, const Real* hidden, const Real* logsumexp, Real* weight) {
+    Sizes sizes = mapping.sizes;
+    tile_product(sizes.weights, sizes.planes, mapping.weight2, hidden, nullptr, [&](int64_t g, Vec x0, Vec x1) {
+        const Real* log = logsumexp + g * TILE;
+        store(weight + g * TILE, exponential(x0 - load(log)));
+        store(weight + g * TILE + LANES, exponential(x1 - load(log + LANES)));
+    });
+}
+
+// The gradient of the hidden layer before its ReLU, in place of hidden; weight2 [G, R].
+inline void map_hidden_backward(Sizes sizes, const Real* weight2, const Real* grad_logits, Real* hidden) {
+    tile_product(sizes.planes, sizes.weights, weight2, grad_logits, nullptr, [&](int64_t r, Vec x0, Vec x1) {
+        Real* at = hidden + r * TILE;
+        store(at, load(at) <= Vec{} ? Vec{} : x0);
+        store(at + LANES, load(at + LANES) <= Vec{} ? Vec{} : x1);
+    });
+}
+
 // a of a tile, normalised.
 inline void read_a(const Comparison& of, const Affine& norm1, const Footprints& footprints, Real* tile) {
     for (int64_t c = 0; c < of.channels; c++) {
@@ -246,13 +280,8 @@ int64_t forward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes,
                     const Real* b = compared.b_of(footprints.group, 0) + maps.step(o);
                     relate<decltype(whole)::value>(compared, footprints, a, b, u);
                 });
-                tile_product(R, D, mapping.weight1, u, mapping.bias1, [&](int64_t r, Vec x0, Vec x1) {
-                    store(hidden + r * TILE, relu(x0)), store(hidden + r * TILE + LANES, relu(x1));
-                });
-                Real* logits = weight + o * G * TILE;
-                tile_product(G, R, mapping.weight2, hidden, nullptr, [&](int64_t g, Vec x0, Vec x1) {
-                    store(logits + g * TILE, x0), store(logits + g * TILE + LANES, x1);
-                });
+                map_hidden(mapping, u, hidden);
+                map_logits(mapping, hidden, weight + o * G * TILE);
             }
             const Real* values = value + footprints.group * M * maps.padded();
             attend(aggregation, footprints, weight, values, given.bias2, result, log);
@@ -284,15 +313,19 @@ struct Spread {
     Real *grad_a, *strip;
     int64_t apart, shift;
 
-    // `grad` is that of u before the ReLU's mask at the offset that `step` leads to.
-    template <bool WHOLE> void add(int64_t d, const Real* u, int64_t step, Vec x0, Vec x1) const {
-        const Real* made = u + d * TILE;
-        Real* to = grad_a + d * TILE;
-        x0 = load(made) <= Vec{} ? Vec{} : x0;
-        x1 = load(made + LANES) <= Vec{} ? Vec{} : x1;
-        store(to, load(to) + x0), store(to + LANES, load(to + LANES) + x1);
-        footprints.add<WHOLE>(strip + d * apart, step + shift, 0, x0);
-        footprints.add<WHOLE>(strip + d * apart, step + shift, 1, x1);
+    // Through the ReLU of u at the offset that `step` leads to: its gradient is bias + the product of `a` [steps, D]
+    // and the tile b.
+    template <bool WHOLE>
+    void add(int64_t channels, int64_t steps, const Real* a, const Real* b, const Real* bias, const Real* u,
+             int64_t step) const {
+        tile_product(channels, steps, a, b, bias, [&](int64_t d, Vec x0, Vec x1) {
+            Real* to = grad_a + d * TILE;
+            x0 = load(u + d * TILE) <= Vec{} ? Vec{} : x0;
+            x1 = load(u + d * TILE + LANES) <= Vec{} ? Vec{} : x1;
+            store(to, load(to) + x0), store(to + LANES, load(to + LANES) + x1);
+            footprints.add<WHOLE>(strip + d * apart, step + shift, 0, x0);
+            footprints.add<WHOLE>(strip + d * apart, step + shift, 1, x1);
+        });
     }
 };
 
@@ -357,13 +390,8 @@ void Backward::attend_tile(const Footprints& footprints, int64_t share, Real* ro
     for (int64_t o = 0; o < offsets; o++) {
         Real *u_o = u + o * D * TILE, *hidden_o = hidden + o * R * TILE, *weight_o = weight + o * G * TILE;
         relate<WHOLE>(compared, footprints, a, b(footprints, o), u_o);
-        tile_product(R, D, mapping.weight1, u_o, mapping.bias1, [&](int64_t r, Vec x0, Vec x1) {
-            store(hidden_o + r * TILE, relu(x0)), store(hidden_o + r * TILE + LANES, relu(x1));
-        });
-        tile_product(G, R, mapping.weight2, hidden_o, nullptr, [&](int64_t g, Vec x0, Vec x1) {
-            store(weight_o + g * TILE, exponential(x0 - load(log + g * TILE)));
-            store(weight_o + g * TILE + LANES, exponential(x1 - load(log + g * TILE + LANES)));
-        });
+        map_hidden(mapping, u_o, hidden_o);
+        map_weights(mapping, hidden_o, log, weight_o);
     }
     const Real* values = value + footprints.group * sizes.values * maps.padded();
     for (int64_t g = 0; g < G; g++) {
@@ -372,23 +400,14 @@ void Backward::attend_tile(const Footprints& footprints, int64_t share, Real* ro
         softmax_backward(maps, G, g, weight, logits);
     }
     tile_dots(G, R, offsets, {logits, G * TILE}, {hidden, R * TILE}, sums.weight2, R);
-    for (int64_t o = 0; o < offsets; o++) {
-        Real* hidden_o = hidden + o * R * TILE;
-        tile_product(R, G, weight2, logits + o * G * TILE, nullptr, [&](int64_t r, Vec x0, Vec x1) {
-            Real* at = hidden_o + r * TILE;
-            store(at, load(at) <= Vec{} ? Vec{} : x0);
-            store(at + LANES, load(at + LANES) <= Vec{} ? Vec{} : x1);
-        });
-    }
+    for (int64_t o = 0; o < offsets; o++)
+        map_hidden_backward(sizes, weight2, logits + o * G * TILE, hidden + o * R * TILE);
     tile_sums(R, offsets, {hidden, R * TILE}, sums.beta2);
     tile_dots(R, D, offsets, {hidden, R * TILE}, {u, D * TILE}, sums.products, D);
     std::memset(grad_tile, 0, D * TILE * sizeof(Real));
     Spread to = spread(footprints, share, grad_tile);
-    for (int64_t o = 0; o < offsets; o++) {
-        const Real *u_o = u + o * D * TILE, *hidden_o = hidden + o * R * TILE;
-        tile_product(D, R, mapping.weight1_back, hidden_o, nullptr,
-                     [&](int64_t d, Vec x0, Vec x1) { to.add<WHOLE>(d, u_o, maps.step(o), x0, x1); });
-    }
+    for (int64_t o = 0; o < offsets; o++)
+        to.add<WHOLE>(D, R, mapping.weight1_back, hidden + o * R * TILE, nullptr, u + o * D * TILE, maps.step(o));
     add_to_a(footprints, grad_tile, true);
 }
 
@@ -407,9 +426,7 @@ void Backward::moment_tile(const Footprints& footprints, int64_t share, Real* ro
         sums.add(D, count, {u, D * TILE});
         for (int64_t i = 0; i < count; i++) {
             const Real* u_o = u + i * D * TILE;
-            int64_t step = maps.step(first + i);
-            tile_product(D, D, matrix, u_o, vector,
-                         [&](int64_t d, Vec x0, Vec x1) { to.add<WHOLE>(d, u_o, step, x0, x1); });
+            to.add<WHOLE>(D, D, matrix, u_o, vector, u_o, maps.step(first + i));
         }
     });
     add_to_a(footprints, grad_tile, false);
