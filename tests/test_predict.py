@@ -427,4 +427,4 @@ def test_predicting_imports_neither_torchvision_nor_what_only_reports_need(here)
         "print('imported:', *heavy & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "imported: ", done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "imported:", done.stdout + done.stderr
