@@ -18,7 +18,7 @@ FAMILIES = {  # a program, and the kernels that it calls
     "pairwise": ("pairwise", "aggregation"),
     "trunk": ("trunk", "pool", "stem"),
 }
-SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CASES = [
     pytest.param(name, real, marks=[] if (name, real) == ("best", "float") else pytest.mark.slow)
     for name in ("best", *build.INSTRUCTION_SETS)
