@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sancli.ops.reference import aggregation as plain
-from sancli.ops.registry import first_derivative_only, register
+from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps
 
 
@@ -54,5 +54,5 @@ class _Aggregation(torch.autograd.Function):
 
 def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     """Sums each pixel's footprint of `value`, weighted: [N, M, H, W]."""
-    out: Tensor = _Aggregation.apply(value, weight, kernel_size)
+    out: Tensor = differentiable(_Aggregation, torch.ops.san.aggregation, value, weight, kernel_size)
     return out

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sancli.ops.norm import Norm
 from sancli.ops.reference import pairwise as plain
-from sancli.ops.registry import first_derivative_only, register
+from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -122,7 +122,7 @@ def pairwise_attention(
     kernel_size: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The output, and mean and biased variance that each of the two norms used."""
-    out, mean1, var1, mean2, var2 = _PairwiseAttention.apply(
-        query, key, value, place, sign, *norm1, weight1, *norm2, weight2, bias2, kernel_size
-    )
+    args = query, key, value, place, sign, *norm1, weight1, *norm2, weight2, bias2, kernel_size
+    operator = torch.ops.san.pairwise_attention
+    out, mean1, var1, mean2, var2, *_ = differentiable(_PairwiseAttention, operator, *args)
     return out, (mean1, var1), (mean2, var2)
