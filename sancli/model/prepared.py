@@ -78,22 +78,18 @@ class PreparedBottleneck(nn.Module):
 
     def __init__(self, block: Bottleneck, side: int) -> None:
         super().__init__()
-        self.bn1, self.bn2 = copy.deepcopy((block.bn1, block.bn2))
+        self.norm1, self.norm2 = copy.deepcopy([norm_of(bn, 0) for bn in (block.bn1, block.bn2)])
         self.conv_in = PackedConv1x1(*block.sam.merged(), side)
         self.sam = _without_convolutions(block.sam)
         self.conv_out = PackedConv1x1(block.conv.weight, block.conv.bias, side)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same."""
-        attended = self.sam.attend(self.conv_in(_norm_relu(x, self.bn1)))  # [N, C / 4, H, W]
-        return self.conv_out.add_to(x, _norm_relu(attended, self.bn2))
+        attended = self.sam.attend(self.conv_in(ops.norm_relu(x, self.norm1)))  # [N, C / 4, H, W]
+        return self.conv_out.add_to(x, ops.norm_relu(attended, self.norm2))
 
 
 def _without_convolutions(attention: Attention) -> Attention:
     """A copy that can `attend` alone."""
     merged = attention.conv1, attention.conv2, attention.conv3
     return copy.deepcopy(attention, {id(conv): nn.Identity() for conv in merged})
-
-
-def _norm_relu(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    return ops.norm_relu(x, norm_of(bn, 0))
