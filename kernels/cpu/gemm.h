@@ -75,7 +75,7 @@ inline void dots_block(int64_t positions, const Real* a, int64_t a_row, const Re
         Vec right[COLUMNS];
         for (int n = 0; n < COLUMNS; n++) right[n] = load(b + n * b_row + p);
         for (int m = 0; m < ROWS; m++) {
-            Vec left = load(a + m * a_row + p);
+            Vec left = in_register(load(a + m * a_row + p));
             for (int n = 0; n < COLUMNS; n++) total[m][n] += left * right[n];
         }
     }
