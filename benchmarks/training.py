@@ -3,7 +3,7 @@
 usage: python benchmarks/training.py RUN [--split test] [--note "what else the machine did"]
 
 RUN is a folder made by `san train`; `san eval RUN --split test` has to have been run. Writes the folder
-benchmarks/results/training-NAME/: config.toml, metrics.csv, curves.png, the confusion matrix, and summary.json.
+benchmarks/results/training-NAME/: config.toml, metrics.csv, curves.png, the confusion matrix, summary.json.
 """
 
 import argparse

@@ -210,7 +210,16 @@ def _find(spec: str, runs_dir: Path) -> tuple[Path, Run | None]:
     )
 
 
+CHECKPOINTS = {"last.ckpt", "previous.ckpt"}
+
+
 def _embedded_info(path: Path) -> ModelInfo:
+    if path.name in CHECKPOINTS:
+        raise WeightsError(
+            f"{path} is what a training goes on from, not a model.",
+            why="its weights are those of the last step, not the best ones, and its classes stand beside it.",
+            fix=f"--model {path.parent} takes the best weights of that run.",
+        )
     text = weights.read_info(path)
     if text is None:
         raise WeightsError(

@@ -131,3 +131,16 @@ def test_the_1000_class_names_are_all_different_and_in_the_order_of_their_wnids(
     # n01440764, n02012849, n03126707, n03710637, n03710721, n15075141
     spots = [names[i] for i in (0, 134, 517, 638, 639, 999)]
     assert spots == ["tench", "crane bird", "crane", "maillot", "maillot tank suit", "toilet tissue"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "--from", "model_best.pth"), "list and --from contradict each other"),
+        (("san10", "--from", "https://example.org/model_best.pth"), "--from takes a file, not an address"),
+    ],
+)
+def test_what_from_cannot_mean_is_refused(san, arguments, said):
+    done = san("download-weights", *arguments)
+    assert done.code == 2
+    assert said in done.stderr

@@ -23,6 +23,7 @@ def run(config: DownloadConfig) -> None:
         UsageError: There is no such network, no file is named, or the result exists.
         WeightsError: The file is not that network.
     """
+    check_source(config)
     if config.name == LIST:
         show_list()
         return
@@ -42,6 +43,28 @@ def run(config: DownloadConfig) -> None:
     convert(name, config.source, target)
     emit({"command": "download-weights", "name": name, "file": str(target)})
     next_command("san", "predict", "photo.jpg", "--model", target if config.to else name)
+
+
+def check_source(config: DownloadConfig) -> None:
+    """Refuses what --from cannot mean.
+
+    Raises:
+        UsageError: It is an address, or no network is named to make of it.
+    """
+    if config.source is None:
+        return
+    if str(config.source).lower().startswith(("http:", "https:")):
+        raise UsageError(
+            "--from takes a file, not an address.",
+            why="nothing is fetched from the network.",
+            fix="fetch the file with a browser, and name it.",
+        )
+    if config.name == LIST:
+        raise UsageError(
+            f"{LIST} and --from contradict each other.",
+            why=f"{LIST} shows what was published; --from converts one of them.",
+            fix=f"san download-weights NAME --from {config.source}",
+        )
 
 
 def full_name(name: str, attention: str | None) -> str:
