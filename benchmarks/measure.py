@@ -28,7 +28,7 @@ from sancli.ops.cpu.library import state
 
 VARIABLES = ("SAN_", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "MALLOC_", "LD_PRELOAD")
 """Variables of the environment that can change a figure."""
-CALLS = 5
+CALLS = 3
 """In a row, at batch 1, which is soon over; their median is the figure of a round."""
 TASKS = {"train": ("train", None, 1), "infer": ("infer", None, 1), "infer_batch1": ("infer", 1, CALLS)}
 """What is timed: its kind, its batch where it is not the one that was asked for, and its calls."""

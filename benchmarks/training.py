@@ -30,7 +30,7 @@ def summary(run: Path, evaluation: Path, note: str) -> dict:
         "command": "san train --config config.toml",
         "arch": info["arch"],
         "attention": info["attention"],
-        "data": info["data"],
+        "data": {key: info["data"][key] for key in ("name", "sha256")},
         "classes": info["classes"],
         "epochs": len(epochs),
         "epoch_of_the_weights": info["epoch"],
