@@ -135,3 +135,10 @@ def test_what_is_not_a_number_stays_so():
     out = run(compiled, inputs, norms, weights, grad, k)[0]
     assert out[0, :, 1:4, 1:4].isnan().all()
     assert not out[1].isnan().any()
+
+
+def test_maps_of_different_types_are_left_to_plain_pytorch():
+    """One word says how all maps are stored: taken at it, a float32 key would be read as bfloat16."""
+    (query, key, value), *others = given((2, 4, 2, 16, 5, 6, 3), False, False, torch.float32)
+    mixed = (query.bfloat16(), key, value), *others
+    assert_near(run(compiled, *mixed), run(plain, *mixed), 0)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sancli.ops.attention import Given, GivenBack
 from sancli.ops.norm import Norm
 from sancli.ops.reference import pairwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
@@ -23,21 +24,20 @@ from sancli.ops.trunk import maps, statistics_like
 def _pairwise_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    gamma1, gamma2, weight2 = rest[0], rest[6], rest[11]
+    given = Given(*rest)
     logsumexp, _ = statistics_like(value, 0)
     return (
         maps(value, *value.shape[1:]),
-        *statistics_like(value, len(gamma1)),
-        *statistics_like(value, len(gamma2)),
-        maps(value, len(weight2), *value.shape[2:]).to(logsumexp.dtype),
+        *statistics_like(value, len(given.gamma1)),
+        *statistics_like(value, len(given.gamma2)),
+        maps(value, len(given.weight2), *value.shape[2:]).to(logsumexp.dtype),
     )
 
 
 def _pairwise_attention_backward_shapes(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, ...]:
-    gamma1, beta1, _, _, _, _, weight1, gamma2, beta2, _, _, _, _, weight2, bias2, _, _ = rest
-    inputs, parameters = (query, key, value, place), (gamma1, beta1, weight1, gamma2, beta2, weight2, bias2)
+    inputs, parameters = (query, key, value, place), GivenBack(*rest).parameters()
     return *(maps(t, *t.shape[1:]) for t in inputs), *(t.new_empty(t.shape) for t in parameters)
 
 
@@ -66,29 +66,13 @@ register(
 class _PairwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        (
-            place,
-            sign,
-            gamma1,
-            beta1,
-            mean1,
-            _,
-            eps1,
-            weight1,
-            gamma2,
-            beta2,
-            mean2,
-            _,
-            eps2,
-            weight2,
-            bias2,
-            k,
-        ) = rest
+        place, sign, *others = rest
+        given = Given(*others)
         out, *statistics, logsumexp = torch.ops.san.pairwise_attention(query, key, value, *rest)
-        parameters = gamma1, beta1, weight1, gamma2, beta2, weight2, bias2
-        ctx.save_for_backward(query, key, value, place, logsumexp, *statistics, *parameters)
+        ctx.save_for_backward(query, key, value, place, logsumexp, *statistics, *given.parameters())
         ctx.mark_non_differentiable(*statistics)
-        ctx.settings = sign, eps1, mean1 is None, eps2, mean2 is None, k
+        norms = given.eps1, given.mean1 is None, given.eps2, given.mean2 is None
+        ctx.settings = sign, *norms, given.kernel_size
         return out, *statistics
 
     @staticmethod

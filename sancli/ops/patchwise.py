@@ -9,64 +9,16 @@ Shapes: query, key [N, R, H, W]; value, out [N, M, H, W]; norm1 [R * (K * K + 1)
 Source: section 3.2 of Zhao et al., CVPR 2020; model/san.py in hszhao/SAN.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sancli.ops.attention import Given, GivenBack
 from sancli.ops.norm import Norm
 from sancli.ops.reference import patchwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
-
-
-class Given(NamedTuple):
-    """What the operator is given behind query, key and value, in the order of its schema."""
-
-    gamma1: Tensor
-    beta1: Tensor
-    mean1: Tensor | None
-    var1: Tensor | None
-    eps1: float
-    weight1: Tensor
-    gamma2: Tensor
-    beta2: Tensor
-    mean2: Tensor | None
-    var2: Tensor | None
-    eps2: float
-    weight2: Tensor
-    bias2: Tensor
-    kernel_size: int
-
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Those that get a gradient."""
-        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
-
-
-class GivenBack(NamedTuple):
-    """The same in the backward pass: statistics are known, and `batch` says whose they were."""
-
-    gamma1: Tensor
-    beta1: Tensor
-    mean1: Tensor
-    var1: Tensor
-    eps1: float
-    batch1: bool
-    weight1: Tensor
-    gamma2: Tensor
-    beta2: Tensor
-    mean2: Tensor
-    var2: Tensor
-    eps2: float
-    batch2: bool
-    weight2: Tensor
-    bias2: Tensor
-    z: Tensor
-    kernel_size: int
-
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Those that get a gradient."""
-        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
 
 
 def _patchwise_attention_shapes(

@@ -49,3 +49,19 @@ def storage(x: Tensor) -> int:
 def used(gamma: Tensor, statistic: Tensor | None, real: torch.dtype) -> Tensor:
     """The statistic that a norm uses: a copy of the one given, or room for that of the batch."""
     return torch.empty_like(gamma, dtype=real) if statistic is None else statistic.to(real, copy=True)
+
+
+def of_one_type(*maps: Tensor) -> bool:
+    """Whether one `storage` can describe all of them."""
+    return len({x.dtype for x in maps}) == 1
+
+
+def sizes(query: Tensor, value: Tensor, groups: int, kernel_size: int) -> tuple[int, ...]:
+    """What attention is told of its maps: images, height, width, K, R, G, M."""
+    images, planes, height, width = query.shape
+    return images, height, width, kernel_size, planes, groups, value.shape[1]
+
+
+def inputs(*maps: Tensor) -> list[Tensor | int]:
+    """Each map and its stride from pixel to pixel."""
+    return [part for x in maps for part in laid_out(x)]

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+import sancli.ops.patchwise  # noqa: F401 -- the schemas
+from sancli.ops.attention import Given, GivenBack
 from sancli.ops.cpu.library import kernels
-from sancli.ops.cpu.maps import laid_out, parameter, real_type, storage, used
-from sancli.ops.patchwise import Given, GivenBack
+from sancli.ops.cpu.maps import inputs, of_one_type, parameter, real_type, sizes, storage, used
 from sancli.ops.reference import patchwise as plain
+from sancli.ops.reference.trunk import channels_last
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps
 
@@ -17,7 +19,7 @@ def patchwise_attention(
     """san::patchwise_attention."""
     given = Given(*rest)  # type: ignore[arg-type]  # the schema says which is what
     library = kernels(query, key, value, *(x for x in rest if isinstance(x, Tensor)))
-    if library is None:
+    if library is None or not of_one_type(query, key, value):
         return plain.patchwise_attention(query, key, value, *given)
     real, groups = real_type(query), len(given.gamma2)
     batch1, batch2 = given.mean1 is None, given.mean2 is None
@@ -39,7 +41,7 @@ def patchwise_attention_backward(
     """san::patchwise_attention_backward."""
     given = GivenBack(*rest)  # type: ignore[arg-type]  # the schema says which is what
     library = kernels(grad, query, key, value, *(x for x in rest if isinstance(x, Tensor)))
-    if library is None:
+    if library is None or not of_one_type(grad, query, key, value, given.kept):
         return plain.patchwise_attention_backward(grad, query, key, value, *given)
     real, groups = real_type(query), len(given.gamma2)
     owned = [parameter(x, real) for x in given.parameters()]
@@ -48,29 +50,13 @@ def patchwise_attention_backward(
     grad_parameters = [torch.empty_like(x) for x in owned]
     library.call(
         "san_patchwise_attention_backward", storage(value), *sizes(query, value, groups, given.kernel_size),
-        contiguous(grad), *inputs(query, key, value),
+        channels_last(grad), *inputs(query, key, value),
         gamma1, beta1, given.mean1, given.var1, given.eps1, given.batch1, weight1,
         gamma2, beta2, given.mean2, given.var2, given.eps2, given.batch2, weight2, bias2,
-        contiguous(given.z), *grad_inputs, *grad_parameters,
+        channels_last(given.kept), *grad_inputs, *grad_parameters,
     )  # fmt: skip
     typed = [grad.to(x.dtype) for grad, x in zip(grad_parameters, given.parameters(), strict=True)]
     return *grad_inputs, *typed
-
-
-def sizes(query: Tensor, value: Tensor, groups: int, kernel_size: int) -> tuple[int, ...]:
-    """Images, height, width, K, R, G, M."""
-    images, planes, height, width = query.shape
-    return images, height, width, kernel_size, planes, groups, value.shape[1]
-
-
-def inputs(*maps: Tensor) -> list[Tensor | int]:
-    """Each map and its stride from pixel to pixel."""
-    return [part for x in maps for part in laid_out(x)]
-
-
-def contiguous(x: Tensor) -> Tensor:
-    """Channels last, and nothing between the pixels."""
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 implement("patchwise_attention", patchwise_attention, "CPU")

@@ -1,0 +1,55 @@
+"""What both kinds of attention are given beside their maps: two norms and two 1x1 convolutions."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Given(NamedTuple):
+    """What an attention operator is given behind its maps, in the order of its schema."""
+
+    gamma1: Tensor
+    beta1: Tensor
+    mean1: Tensor | None
+    var1: Tensor | None
+    eps1: float
+    weight1: Tensor
+    gamma2: Tensor
+    beta2: Tensor
+    mean2: Tensor | None
+    var2: Tensor | None
+    eps2: float
+    weight2: Tensor
+    bias2: Tensor
+    kernel_size: int
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Those that get a gradient."""
+        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
+
+
+class GivenBack(NamedTuple):
+    """The same in the backward pass: statistics are known, and `batch` says whose they were."""
+
+    gamma1: Tensor
+    beta1: Tensor
+    mean1: Tensor
+    var1: Tensor
+    eps1: float
+    batch1: bool
+    weight1: Tensor
+    gamma2: Tensor
+    beta2: Tensor
+    mean2: Tensor
+    var2: Tensor
+    eps2: float
+    batch2: bool
+    weight2: Tensor
+    bias2: Tensor
+    kept: Tensor
+    """Of the forward pass: z of patchwise attention, the log-sum-exp of pairwise."""
+    kernel_size: int
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Those that get a gradient."""
+        return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
