@@ -74,6 +74,17 @@ def test_a_name_that_is_not_known_is_refused(arguments, message):
 
 
 @pytest.mark.parametrize("attention", KINDS)
+def test_blocks_that_start_at_zero_are_the_identity_and_learn(attention):
+    net = build("san10", attention=attention, num_classes=3, zero_init_residual=True)
+    block = net.layer0[0]
+    x = torch.randn(2, 64, 8, 8)
+    assert torch.equal(block(x), x)
+    block(x).square().sum().backward()
+    assert block.conv.weight.grad.abs().max() > 0
+    assert not torch.equal(build("san10", attention=attention, num_classes=3).layer0[0](x), x)
+
+
+@pytest.mark.parametrize("attention", KINDS)
 @pytest.mark.parametrize("size", [(32, 32), (33, 33), (64, 47), (96, 32), (127, 65)])
 def test_any_size_from_32_pixels_trains(attention, size):
     net = tiny(attention)

@@ -31,7 +31,7 @@ class Micro(nn.Module):
         return self.fc(self.body(x).mean((2, 3)))
 
 
-def build(arch, *, attention="patchwise", relation=None, num_classes):
+def build(arch, *, attention="patchwise", relation=None, num_classes, zero_init_residual=False):
     return Micro(num_classes)
 
 

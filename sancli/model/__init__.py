@@ -11,7 +11,12 @@ __all__ = ["build", "zoo"]
 
 
 def build(
-    arch: str, *, attention: str = "patchwise", relation: str | None = None, num_classes: int
+    arch: str,
+    *,
+    attention: str = "patchwise",
+    relation: str | None = None,
+    num_classes: int,
+    zero_init_residual: bool = False,
 ) -> "nn.Module":
     """A network with fresh parameters: image [N, 3, H, W] to logits [N, num_classes], its last layer `fc`.
 
@@ -20,6 +25,7 @@ def build(
         attention: A key of relations.RELATIONS.
         relation: One of RELATIONS[attention]; None: that of the published networks.
         num_classes: Length of the logits.
+        zero_init_residual: Each block starts as the identity, which is how a network best learns from scratch.
 
     Raises:
         ValueError: A name that is not known.
@@ -27,12 +33,14 @@ def build(
     from sancli.model import relations, resnet, san
 
     if arch in resnet.LAYERS:
-        return resnet.resnet(arch, num_classes)
+        return resnet.resnet(arch, num_classes, zero_init_residual=zero_init_residual)
     layers = _lookup(san.LAYERS, arch, "arch")
     known = _lookup(relations.RELATIONS, attention, "attention")
     if relation is not None and relation not in known:
         raise ValueError(f"relation {relation!r} is not one of {', '.join(known)}")
-    return san.SAN(attention, relation or known[0], layers, num_classes)
+    return san.SAN(
+        attention, relation or known[0], layers, num_classes, zero_init_residual=zero_init_residual
+    )
 
 
 def _lookup(known: dict[str, tuple], name: str, what: str) -> tuple:

@@ -14,9 +14,11 @@ LAYERS = {  # blocks of each stage: those of SAN10, SAN15 and SAN19 from the sec
 }
 
 
-def resnet(arch: str, num_classes: int) -> nn.Module:
+def resnet(arch: str, num_classes: int, *, zero_init_residual: bool = False) -> nn.Module:
     """Image [N, 3, H, W] to logits [N, num_classes]; He initialisation, as torchvision has it."""
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    net: nn.Module = ResNet(Bottleneck, LAYERS[arch], num_classes=num_classes)
+    net: nn.Module = ResNet(
+        Bottleneck, LAYERS[arch], num_classes=num_classes, zero_init_residual=zero_init_residual
+    )
     return net.to(memory_format=torch.channels_last)

@@ -61,6 +61,7 @@ def make_network(plan: Plan) -> nn.Module:
         attention=plan.config.attention,
         relation=plan.config.relation,
         num_classes=len(plan.classes),
+        zero_init_residual=True,
     )
     if plan.start is not None:
         state = plan.start.network.state_dict()
