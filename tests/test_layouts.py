@@ -2,8 +2,8 @@
 
 import pytest
 
-from sancli.data.layouts import LAYOUTS, recognise
 from sancli.data.listing import Listing, parents
+from sancli.data.preparation.layouts import LAYOUTS, recognise
 from sancli.errors import DataError
 
 

@@ -363,7 +363,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
     assert outcome.code == 6
     assert "no space" in outcome.stderr
     assert list(Path("data").iterdir()) == []
-    monkeypatch.setattr("sancli.data.archives.free_bytes", lambda _: 10)
+    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
     outcome = san("prepare", fill_zip("a.zip", PETS))
     assert outcome.code == 6
     assert "10 B are free" in outcome.stderr

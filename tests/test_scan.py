@@ -13,8 +13,8 @@ from folders import class_tree, fill, picture
 from PIL import Image
 
 from sancli import console
-from sancli.data import scan
-from sancli.data.scan import hash_file, hash_source, scan_file, scan_files
+from sancli.data.preparation import scan
+from sancli.data.preparation.scan import hash_file, hash_source, scan_file, scan_files
 
 MAX_PIXELS = 10**6
 
@@ -73,7 +73,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     script = tmp_path / "parent_that_dies.py"
     script.write_text(
         "import os, sys\n"
-        "from sancli.data import scan\n"
+        "from sancli.data.preparation import scan\n"
         "if __name__ == '__main__':\n"
         "    with scan._pool(2) as pool:\n"
         "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n"

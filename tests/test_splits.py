@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sancli.config import PrepareConfig
-from sancli.data.duplicates import find_duplicates
-from sancli.data.picture import Picture
-from sancli.data.selection import select
-from sancli.data.splits import limit, split_off
+from sancli.data.preparation.duplicates import find_duplicates
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.selection import select
+from sancli.data.preparation.splits import limit, split_off
 from sancli.errors import DataError
 
 

@@ -25,7 +25,7 @@ def build(
         attention: A key of relations.RELATIONS.
         relation: One of RELATIONS[attention]; None: that of the published networks.
         num_classes: Length of the logits.
-        zero_init_residual: Each block starts as the identity, which is how a network best learns from scratch.
+        zero_init_residual: Each block starts as the identity: the best start from scratch.
 
     Raises:
         ValueError: A name that is not known.

@@ -10,18 +10,18 @@ from typing import Any
 
 from sancli.config import SPLITS, PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
-from sancli.data import classes
-from sancli.data.building import building, check_free, check_places
-from sancli.data.duplicates import KINDS
-from sancli.data.layouts import Layout, recognise
 from sancli.data.listing import Problem
-from sancli.data.picture import Picture
-from sancli.data.placing import assign_names, place_files
-from sancli.data.plan import Plan
+from sancli.data.preparation import classes
+from sancli.data.preparation.building import building, check_free, check_places
+from sancli.data.preparation.duplicates import KINDS
+from sancli.data.preparation.layouts import Layout, recognise
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.placing import assign_names, place_files
+from sancli.data.preparation.plan import Plan
+from sancli.data.preparation.scan import Scan, scan_files
+from sancli.data.preparation.selection import Selection, select, shares
+from sancli.data.preparation.source import Source, open_source
 from sancli.data.prepared import MANIFEST, UNLABELLED, Manifest, Prepared, open_prepared, write_prepared
-from sancli.data.scan import Scan, scan_files
-from sancli.data.selection import Selection, select, shares
-from sancli.data.source import Source, open_source
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 

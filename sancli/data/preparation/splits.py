@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sancli.data.picture import Picture
+from sancli.data.preparation.picture import Picture
 
 
 def rank(picture: Picture, seed: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from sancli.data.listing import Problem
-from sancli.data.picture import Picture
+from sancli.data.preparation.picture import Picture
 
 INSIDE, CLASSES, LEAK = "inside_class", "across_classes", "across_splits"
 KINDS = (INSIDE, CLASSES, LEAK)

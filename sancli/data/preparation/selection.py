@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sancli.config import PrepareConfig
-from sancli.data.duplicates import Duplicates, find_duplicates
-from sancli.data.layouts import Placed
 from sancli.data.listing import Problem
-from sancli.data.picture import Picture
-from sancli.data.splits import limit, split_off
+from sancli.data.preparation.duplicates import Duplicates, find_duplicates
+from sancli.data.preparation.layouts import Placed
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.splits import limit, split_off
 from sancli.errors import DataError, UsageError
 
 

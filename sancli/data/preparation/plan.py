@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sancli.config import PrepareConfig
-from sancli.data.layouts import Layout, Placed
 from sancli.data.listing import Problem
-from sancli.data.source import Source
+from sancli.data.preparation.layouts import Layout, Placed
+from sancli.data.preparation.source import Source
 
 NOT_IN_RESULT = ("source", "out", "dry_run", "force")
 """Settings that do not change what a prepared folder holds."""

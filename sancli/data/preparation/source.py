@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sancli.data.archives import list_zip, unpack_zip
 from sancli.data.listing import Listing, list_folder
+from sancli.data.preparation.archives import list_zip, unpack_zip
+from sancli.data.preparation.scan import UNREAD, hash_file, hash_files, hash_source
 from sancli.data.prepared import MANIFEST
-from sancli.data.scan import UNREAD, hash_file, hash_files, hash_source
 from sancli.errors import DataError, StorageError, UsageError
 
 MEMBERS = ".members"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sancli.console import progress
-from sancli.data.classes import clean, same_name
 from sancli.data.images import ENDINGS
-from sancli.data.picture import Picture
+from sancli.data.preparation.classes import clean, same_name
+from sancli.data.preparation.picture import Picture
 from sancli.errors import StorageError
 from sancli.files import storage_errors
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sancli.data.layouts import Placed
+from sancli.data.preparation.layouts import Placed
 from sancli.errors import DataError, UsageError, closest
 
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\]")
