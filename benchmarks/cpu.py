@@ -45,7 +45,7 @@ THREADS = (1, 2, 4, 8, 16)
 
 def networks(options: argparse.Namespace) -> Figures:
     """Time of each network, and the share of the machine that it uses."""
-    names = tuple(name for name in (*NETWORKS, *FOLDED) if matches(name, options.only))
+    names = wanted((*NETWORKS, *FOLDED), options.only)
     peak, found = (
         machine(),
         time_networks(names, batch=options.batch, size=options.size, rounds=options.rounds),
@@ -64,13 +64,13 @@ def networks(options: argparse.Namespace) -> Figures:
 
 def memories(options: argparse.Namespace) -> Figures:
     """What a training step holds, each network in a process of its own."""
-    names = tuple(name for name in NETWORKS if matches(name, options.only))
+    names = wanted(NETWORKS, options.only)
     return {"memory": {name: apart(memory, name, options.batch, options.size) for name in names}}
 
 
 def growth(options: argparse.Namespace, points: dict[int, dict[str, int]]) -> Figures:
     """How the time of a training step and of inference grows."""
-    names = tuple(name for name in GROWING if matches(name, options.only))
+    names = wanted(GROWING, options.only)
     found: dict[str, dict[str, Figures]] = {kind: {name: {} for name in names} for kind in ("train", "infer")}
     for point, settings in points.items():
         for kind, of in found.items():
@@ -106,9 +106,10 @@ STAGES: dict[str, Callable[[argparse.Namespace], Figures]] = {
 }
 
 
-def matches(name: str, only: str) -> bool:
-    """Whether a network is wanted; the ResNet-50 that others are compared with always is."""
-    return name == base_of(name) or re.search(only, name) is not None
+def wanted(names: tuple[str, ...], only: str) -> tuple[str, ...]:
+    """The networks that were asked for, and each ResNet-50 that one of them is compared with."""
+    asked = {name for name in names if re.search(only, name)}
+    return tuple(name for name in names if name in asked | {base_of(one) for one in asked})
 
 
 def quick(options: argparse.Namespace) -> Figures:

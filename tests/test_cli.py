@@ -105,6 +105,17 @@ def test_a_run_repeats_from_its_own_config_file(monkeypatch, san, tmp_path):
     assert settings_of(monkeypatch, san, "--config", tmp_path / "config.toml")[0] == settings
 
 
+def test_a_list_in_a_config_file_is_words_with_commas(monkeypatch, san, tmp_path):
+    seen = []
+    task = type(sys)("sancli.tasks.prepare")
+    task.run = seen.append
+    monkeypatch.setitem(sys.modules, "sancli.tasks.prepare", task)
+    monkeypatch.setattr("sancli.tasks.prepare", task, raising=False)
+    (tmp_path / "p.toml").write_text('only = ["cat", "dog"]\nval = 0.2\n')
+    assert san("prepare", "photos", "--config", tmp_path / "p.toml").code == 0
+    assert (seen[0].only, seen[0].val) == ("cat,dog", 0.2)
+
+
 def test_a_wrong_config_file_is_a_usage_error(san, tmp_path):
     assert san("train", "--config", tmp_path / "none.toml").code == 2
     (tmp_path / "a.toml").write_text("epoch = 3\n")

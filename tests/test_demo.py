@@ -59,9 +59,9 @@ def test_the_demo_draws_echoes_and_runs_in_a_new_folder(seen, san, tmp_path, mon
 
     (tmp_path / "my demo" / "scenes" / "mine.txt").write_text("keep")
     again = san("demo", "my demo")
-    assert "my demo-2" in again.stderr
+    assert "my demo-002" in again.stderr
     assert (tmp_path / "my demo" / "scenes" / "mine.txt").read_text() == "keep"
-    assert (tmp_path / "my demo-2" / "scenes" / "seg_train").is_dir()
+    assert (tmp_path / "my demo-002" / "scenes" / "seg_train").is_dir()
 
 
 def test_json_stays_one_object(san, tmp_path, monkeypatch):

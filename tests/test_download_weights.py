@@ -107,6 +107,7 @@ def test_other_classes_under_a_published_name_are_refused(san, authors_file, tmp
     ("arguments", "says"),
     [
         (["san51"], "did you mean san15"),
+        (["san11"], "did you mean san10"),
         (["resnet50"], "was not published"),
         (["san15-pairwise", "--attention", "patchwise"], "contradict"),
         (["san15", "--attention", "pearwise"], "did you mean pairwise"),

@@ -75,12 +75,24 @@ def test_a_second_evaluation_leaves_the_first_as_it_is(san, here):
     assert (run / "eval-test-002" / "predictions.csv").read_bytes() == first
 
 
+def test_a_project_that_was_moved_finds_its_data_by_its_content(san, here, monkeypatch):
+    trained_run(here / "runs" / "colours-002", here / "data" / "colours")
+    moved = here.rename(here.with_name("moved"))
+    monkeypatch.chdir(moved)
+    (moved / "data" / "colours").rename(moved / "data" / "renamed")
+    outcome = san("eval", "--model", "runs/colours-002")
+    assert outcome.code == 0, outcome.stderr
+    assert "Data: data/renamed" in outcome.stderr
+    (moved / "data" / "renamed" / "dataset.json").write_text("{}")
+    assert "name a prepared folder with --data" in san("eval", "--model", "runs/colours-002").stderr
+
+
 def test_classes_are_matched_by_name_and_never_by_order(san, here):
     data = prepared_folder(here / "data" / "other", ("red", "green", "blue"))
     outcome = san("eval", "--data", data, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.stdout)["top1"] == 1.0
-    out = here / "runs" / "colours-001" / "eval-test"
+    out = here / "runs" / "colours-001" / "eval-other-test"  # not its own data: the name says whose
     assert (out / "confusion_matrix.csv").read_text() == (
         "true \\ predicted,blue,green,red\nblue,4,0,0\ngreen,0,4,0\nred,0,0,4\n"
     )
@@ -101,7 +113,7 @@ def test_an_unknown_class_ends_it_with_its_name(san, here):
     outcome = san("eval", "--data", data)
     assert outcome.code == 3
     assert "purple" in outcome.stderr
-    assert not (here / "runs" / "colours-001" / "eval-test").exists()
+    assert not list((here / "runs" / "colours-001").glob("eval-*"))
 
 
 def test_classes_called_by_numbers_keep_their_names(san, here):
@@ -120,7 +132,7 @@ def test_mistakes_are_shown_with_both_labels_the_surest_first(san, here):
     data = prepared_folder(here / "data" / "wrong", colours={"blue": "red", "red": "blue"})
     outcome = san("eval", "--data", data, "--worst", 6)
     assert "Most confused: blue -> red 4, red -> blue 4" in outcome.stdout
-    out = here / "runs" / "colours-001" / "eval-test"
+    out = here / "runs" / "colours-001" / "eval-wrong-test"
     assert (out / "most_confused.csv").read_text() == "true,predicted,images\nblue,red,4\nred,blue,4\n"
     with Image.open(out / "worst.jpg") as sheet:
         assert sheet.size == (3 * 204 + 12, 2 * 240 + 12)
@@ -129,7 +141,9 @@ def test_mistakes_are_shown_with_both_labels_the_surest_first(san, here):
 def test_no_picture_of_mistakes_with_worst_zero(san, here):
     data = prepared_folder(here / "data" / "wrong", colours={"blue": "red"})
     assert san("eval", "--data", data, "--worst", 0).code == 0
-    assert not (here / "runs" / "colours-001" / "eval-test" / "worst.jpg").exists()
+    out = here / "runs" / "colours-001" / "eval-wrong-test"
+    assert (out / "metrics.json").is_file()
+    assert not (out / "worst.jpg").exists()
 
 
 def test_the_metrics_hold_their_conditions(san, here):
@@ -183,7 +197,7 @@ def test_val_is_taken_where_there_is_no_test_and_it_is_said(san, here):
     outcome = san("eval", "--data", data)
     assert outcome.code == 0
     assert "no test split" in outcome.stderr
-    assert (here / "runs" / "colours-001" / "eval-val").is_dir()
+    assert (here / "runs" / "colours-001" / "eval-val-val").is_dir()  # the data is called val too
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(san, here):

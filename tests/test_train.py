@@ -1,6 +1,7 @@
 """`san train` as a user meets it: the plan, the run folder, small and awkward data, starting from weights."""
 
 import json
+import re
 import tomllib
 
 import pytest
@@ -88,6 +89,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(data, runs, capsys):
     assert (plan["batch_size"], plan["steps_per_epoch"], plan["train_images"]) == (4, 3, 12)
     assert plan["seconds"] > 0
     assert "Dry run" in said.err
+    assert re.search(r"Memory +about [\d.]+ [KM]iB in a step: [\d.]+ [KM]iB an image", said.err)
     assert not runs.exists()
 
 

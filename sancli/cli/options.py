@@ -44,9 +44,16 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(
                 f"--config {path} cannot be read.", why=f"{error}.", fix="check the path."
             ) from None
-        known = [str(param.name) for param in context.command.params if param.name not in COMMON]
-        context.default_map = {**(context.default_map or {}), **read_toml(text, known=known)}
+        known = {str(param.name): param for param in context.command.params if param.name not in COMMON}
+        values = {name: as_given(known[name], value) for name, value in read_toml(text, known=known).items()}
+        context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+def as_given(param: Any, value: Any) -> Any:
+    """A TOML value as the command line would hold it: a list for a single option is its words with commas."""
+    single = not getattr(param, "multiple", False) and param.nargs == 1
+    return ",".join(map(str, value)) if single and isinstance(value, list) else value
 
 
 def read_preset(context: typer.Context, name: str) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
@@ -15,6 +14,7 @@ from sancli.config import DemoConfig, EvalConfig, PredictConfig, PrepareConfig, 
 from sancli.config.base import Config
 from sancli.console import say
 from sancli.data.scenes.folder import Fault, draw_folder
+from sancli.files import unused
 from sancli.tasks import evaluate, predict, prepare, train
 
 SOURCE = Path("scenes")
@@ -46,15 +46,6 @@ def run(config: DemoConfig) -> None:
     console.emit(outcome)
     say("")
     say("Now your own images: san prepare PATH", style="bold")
-
-
-def unused(folder: Path) -> Path:
-    """The folder itself where nothing has that name, else with the first free number from 2 on."""
-    number, free = 1, folder
-    while os.path.lexists(free):
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
 
 
 def introduce(faults: list[Fault]) -> None:

@@ -81,11 +81,12 @@ def full_name(name: str, attention: str | None) -> str:
             fix=f"san download-weights {arch}-{attention}",
         )
     full = f"{arch}-{named or attention or 'patchwise'}"
+    archs = dict.fromkeys(network.arch for network in PUBLISHED.values())
     if full not in PUBLISHED:
         raise UsageError(
             f"{name} was not published.",
             why=f"known: {', '.join(PUBLISHED)}; and {LIST}.",
-            fix=closest(name, [*{network.arch for network in PUBLISHED.values()}, *PUBLISHED, LIST]),
+            fix=closest(name, [*archs, *PUBLISHED, LIST]),
         )
     return full
 

@@ -37,12 +37,11 @@ def run(config: EvalConfig) -> None:
     split = choose_split(prepared, config.split)
     device = choose(config.device, config.precision)
     console.say(f"On {device.describe()}")
-    home = model.run.folder if model.run else Path("runs", model.info.name)
     figures = evaluate_split(
         model,
         prepared,
         split,
-        config.out or home / f"eval-{split}",
+        config.out or own_place(model, prepared, split),
         device=device,
         batch_size=config.batch_size,
         workers=config.workers,
@@ -53,6 +52,12 @@ def run(config: EvalConfig) -> None:
     console.emit(figures)
     named = ("--model", config.model) if config.model else ()
     console.next_command("san", "predict", prepared.root / split, *named)
+
+
+def own_place(model: Model, prepared: Prepared, split: str) -> Path:
+    """Where the results go: in the model's run; those on other data than its own bear the data's name."""
+    home, data = model.run.folder if model.run else Path("runs", model.info.name), prepared.manifest.name
+    return home / (f"eval-{split}" if data == model.info.data.get("name") else f"eval-{data}-{split}")
 
 
 def data_of(model: Model, folder: Path | None) -> Prepared:
@@ -72,10 +77,13 @@ def data_of(model: Model, folder: Path | None) -> Prepared:
 
 
 def _own_data(model: Model) -> Path:
-    known = model.info.data.get("path")
+    known, sha256 = model.info.data.get("path"), model.info.data.get("sha256")
     if known is not None and Path(known, MANIFEST).is_file():
         folder, here = Path(known), Path.cwd()
         return folder.relative_to(here) if folder.is_relative_to(here) else folder  # shorter in every table
+    for manifest in sorted(Path("data").glob(f"*/{MANIFEST}")):  # the project was moved, or is a copy
+        if hashlib.sha256(manifest.read_bytes()).hexdigest() == sha256:
+            return manifest.parent
     raise DataError(
         "the data to measure on is not known." if known is None else f"{known} is not there.",
         why=f"{model.path} says that it was trained on {known or 'no prepared folder'}.",
