@@ -1,11 +1,14 @@
 """Every image is read once, in processes or here, with one result; and no file can stop it."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,21 @@ def test_a_decoder_that_crashes_costs_one_file(tmp_path, monkeypatch):
     assert found[50].sha256 == hash_file(crash)
     monkeypatch.undo()
     assert found[:50] + found[51:] == [scan_file(path, MAX_PIXELS) for path in paths]
+
+
+def test_where_no_worker_starts_images_are_scanned_without(tmp_path, monkeypatch):
+    paths = many(tmp_path)
+    monkeypatch.setattr(scan, "_pool", dying_pool)
+    found = scan_files(paths, max_pixels=MAX_PIXELS, workers=2)
+    assert found == [scan_file(path, MAX_PIXELS) for path in paths]
+
+
+@contextmanager
+def dying_pool(workers):
+    """Its processes end before they have done anything, as in a script without a main guard."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=os._exit, initargs=(1,)) as pool:
+        yield pool
 
 
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):

@@ -95,8 +95,23 @@ def _in_workers(
                     del running[future]
         except BrokenProcessPool:
             pass  # what was under way is in `running` still
-    for chunk in running.values():
-        yield chunk, _one_by_one([paths[i] for i in chunk], max_pixels)
+    stuck = list(running.values())
+    if stuck and not _workers_start():  # it is no image's fault: all that is left is scanned here
+        stuck, scan = stuck + chunks, _scan_chunk
+        chunks.clear()
+    else:
+        scan = _one_by_one
+    for chunk in stuck:
+        yield chunk, scan([paths[i] for i in chunk], max_pixels)
+
+
+def _workers_start() -> bool:
+    """Whether processes can be had at all: not in a script that does its work when it is imported."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(bool, True).result()
+        except BrokenProcessPool:
+            return False
 
 
 def _one_by_one(paths: list[Path], max_pixels: int) -> list[Scan]:
