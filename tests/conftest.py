@@ -1,9 +1,11 @@
 """What several tests share: the command line as a user meets it, and settings that do not leak."""
 
+import os
 import sys
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from sancli import cli, console
 from sancli.ops.cpu import build, library
@@ -18,6 +20,15 @@ class Outcome:
     code: int
     stdout: str
     stderr: str
+
+
+def pytest_configure():
+    """Processes that run tests side by side share the cores: threads that wait for one would spin on it."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the commands that tests start
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session", autouse=True)

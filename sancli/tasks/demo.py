@@ -20,7 +20,7 @@ from sancli.tasks import evaluate, predict, prepare, train
 SOURCE = Path("scenes")
 DRAWN = {"train": 76, "test": 20, "unlabelled": 12, "side": 96}
 PREPARE = PrepareConfig(source=SOURCE)
-TRAIN = TrainConfig(weights="none", epochs=20, batch_size=32, lr=1e-3, image_size=64)
+TRAIN = TrainConfig(weights="none", epochs=12, batch_size=32, lr=1e-3, image_size=64)
 EVALUATE = EvalConfig()
 PREDICT = PredictConfig(paths=(str(SOURCE / "seg_pred"),))
 POSITIONAL = ("source", "out", "data", "paths")
