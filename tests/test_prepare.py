@@ -17,6 +17,7 @@ import sancli
 from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 from sancli.tasks import prepare as task
+from sancli.tasks.preparation import writing
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -296,9 +297,9 @@ def test_an_interruption_leaves_nothing(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for step in ("scan_files", "place_files", "write_prepared"):
+    for module, step in ((task, "scan_files"), (writing, "place_files"), (writing, "write_prepared")):
         with monkeypatch.context() as patch:
-            patch.setattr(task, step, interrupt)
+            patch.setattr(module, step, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 task.run(task.PrepareConfig(source=Path("pets")))
         assert list(Path("data").iterdir()) == []
@@ -313,7 +314,7 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(task, "write_prepared", interrupt)
+    monkeypatch.setattr(writing, "write_prepared", interrupt)
     with pytest.raises(KeyboardInterrupt):
         task.run(config)
     assert contents("data") == before

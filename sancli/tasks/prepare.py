@@ -1,29 +1,26 @@
 """`san prepare`: a folder or an archive of images, checked, split, and laid out for training."""
 
-import dataclasses
-import statistics
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sancli.config import SPLITS, PrepareConfig
+from sancli.config import PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
 from sancli.data.listing import Problem
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
-from sancli.data.preparation.duplicates import KINDS
 from sancli.data.preparation.layouts import Layout, recognise
 from sancli.data.preparation.picture import Picture
-from sancli.data.preparation.placing import assign_names, place_files
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
-from sancli.data.preparation.selection import Selection, select, shares
+from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
-from sancli.data.prepared import MANIFEST, UNLABELLED, Manifest, Prepared, open_prepared, write_prepared
+from sancli.data.prepared import MANIFEST, Prepared, open_prepared
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
+from sancli.tasks.preparation.facts import gather, gather_again
+from sancli.tasks.preparation.writing import write
 
 
 def run(config: PrepareConfig) -> None:
@@ -169,103 +166,6 @@ def pictures(plan: Plan, files: list[Path], scans: list[Scan]) -> tuple[list[Pic
     ]
     labelled = [picture for picture in usable if picture.label is not None]
     return labelled, [picture for picture in usable if picture.label is None]
-
-
-def gather(
-    plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
-) -> dict[str, Any]:
-    """Everything worth knowing about this run: what --json prints, and the screen is made from."""
-    known = gather_known(plan, count(chosen.pictures), len(unlabelled))
-    return known | {
-        "unchanged": False,
-        "turned": sum(scan.turned for scan in scans),
-        "several_frames": sum(scan.frames for scan in scans),
-        "duplicates": {
-            "policy": plan.config.duplicates,
-            "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
-            "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
-            "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
-        },
-        "classes_left_out": chosen.small,
-        "problems": [dataclasses.asdict(problem) for problem in problems],
-    }
-
-
-def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
-    """The same of an earlier run, without what only the images tell: turned ones, duplicates."""
-    manifest = prepared.manifest
-    known = gather_known(plan, manifest.counts, manifest.unlabelled)
-    return manifest.to_dict() | known | {"unchanged": True, "problems": prepared.problems()}
-
-
-def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int) -> dict[str, Any]:
-    """What the plan and the numbers of images tell, whether they are prepared now or were before."""
-    train = counts["train"]
-    return {
-        "command": "prepare",
-        "source": str(plan.config.source),
-        "out": str(plan.out),
-        "dry_run": plan.config.dry_run,
-        "layout": plan.layout.name,
-        "classes": sorted(train),
-        "counts": counts,
-        "unlabelled": unlabelled,
-        "images_found": len(plan.source.listing.images),
-        "images_taken": sum(sum(row.values()) for row in counts.values()) + unlabelled,
-        "written": {},
-        "ignored": dict(plan.source.listing.others),
-        "split_off": plan.to_split,
-        "seed": plan.config.seed,
-        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
-        "empty_folders": plan.layout.empty,
-    }
-
-
-def count(chosen: list[Picture]) -> dict[str, dict[str, int]]:
-    """Images by split and class, both in their order; a split without images is left out."""
-    found = Counter((picture.split, str(picture.label)) for picture in chosen)
-    names = sorted({label for _, label in found})
-    table = {split: {name: found[split, name] for name in names} for split in SPLITS}
-    return {split: row for split, row in table.items() if any(row.values())}
-
-
-def write(
-    folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
-) -> dict[str, int]:
-    """Fills the prepared folder; gives back how many files came there in which way."""
-    chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
-    names = assign_names(chosen)
-    ways = place_files(chosen, names, folder, link=plan.config.link if plan.source.is_folder else "move")
-    rows = [
-        (
-            "/".join(filter(None, (p.split, p.label, names[p.path]))),
-            *(p.split, p.label or "", p.path, p.sha256, p.width, p.height),
-        )
-        for p in chosen
-    ]
-    manifest = describe(plan, chosen, sha256=plan.sha256([scan.sha256 for scan in scans]))
-    write_prepared(folder, manifest, sorted(rows), map(dataclasses.astuple, problems))
-    return dict(ways)
-
-
-def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
-    """What becomes dataset.json; the order of the classes is decided here."""
-    labelled = [picture for picture in chosen if picture.label is not None]
-    sides = [min(picture.width, picture.height) for picture in labelled if picture.split == "train"]
-    return Manifest(
-        name=plan.source.name,
-        layout=plan.layout.name,
-        classes=tuple(sorted({str(picture.label) for picture in labelled})),
-        counts=count(labelled),
-        unlabelled=len(chosen) - len(labelled),
-        median_short_side_px=int(statistics.median(sides)),
-        source={
-            "name": plan.source.path.resolve().name,
-            "kind": "folder" if plan.source.is_folder else "zip",
-            "sha256": sha256,
-        },
-        options=plan.options(),
-    )
 
 
 def finish(plan: Plan, facts: dict[str, Any]) -> None:

@@ -1,0 +1,72 @@
+"""Everything worth knowing about a preparation: --json prints it, screen and report are made from it."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from sancli.config import SPLITS
+from sancli.data.listing import Problem
+from sancli.data.preparation.duplicates import KINDS
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.plan import Plan
+from sancli.data.preparation.scan import Scan
+from sancli.data.preparation.selection import Selection
+from sancli.data.prepared import Prepared
+
+
+def gather(
+    plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
+) -> dict[str, Any]:
+    """Everything worth knowing about this run: what --json prints, and the screen is made from."""
+    known = gather_known(plan, count(chosen.pictures), len(unlabelled))
+    return known | {
+        "unchanged": False,
+        "turned": sum(scan.turned for scan in scans),
+        "several_frames": sum(scan.frames for scan in scans),
+        "duplicates": {
+            "policy": plan.config.duplicates,
+            "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
+            "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
+            "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
+        },
+        "classes_left_out": chosen.small,
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+
+
+def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
+    """The same of an earlier run, without what only the images tell: turned ones, duplicates."""
+    manifest = prepared.manifest
+    known = gather_known(plan, manifest.counts, manifest.unlabelled)
+    return manifest.to_dict() | known | {"unchanged": True, "problems": prepared.problems()}
+
+
+def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int) -> dict[str, Any]:
+    """What the plan and the numbers of images tell, whether they are prepared now or were before."""
+    train = counts["train"]
+    return {
+        "command": "prepare",
+        "source": str(plan.config.source),
+        "out": str(plan.out),
+        "dry_run": plan.config.dry_run,
+        "layout": plan.layout.name,
+        "classes": sorted(train),
+        "counts": counts,
+        "unlabelled": unlabelled,
+        "images_found": len(plan.source.listing.images),
+        "images_taken": sum(sum(row.values()) for row in counts.values()) + unlabelled,
+        "written": {},
+        "ignored": dict(plan.source.listing.others),
+        "split_off": plan.to_split,
+        "seed": plan.config.seed,
+        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
+        "empty_folders": plan.layout.empty,
+    }
+
+
+def count(chosen: list[Picture]) -> dict[str, dict[str, int]]:
+    """Images by split and class, both in their order; a split without images is left out."""
+    found = Counter((picture.split, str(picture.label)) for picture in chosen)
+    names = sorted({label for _, label in found})
+    table = {split: {name: found[split, name] for name in names} for split in SPLITS}
+    return {split: row for split, row in table.items() if any(row.values())}

@@ -1,0 +1,52 @@
+"""Fills the prepared folder: the images, and the files that describe them."""
+
+import dataclasses
+import statistics
+from pathlib import Path
+
+from sancli.data.listing import Problem
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.placing import assign_names, place_files
+from sancli.data.preparation.plan import Plan
+from sancli.data.preparation.scan import Scan
+from sancli.data.prepared import UNLABELLED, Manifest, write_prepared
+from sancli.tasks.preparation.facts import count
+
+
+def write(
+    folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
+) -> dict[str, int]:
+    """Fills the prepared folder; gives back how many files came there in which way."""
+    chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
+    names = assign_names(chosen)
+    ways = place_files(chosen, names, folder, link=plan.config.link if plan.source.is_folder else "move")
+    rows = [
+        (
+            "/".join(filter(None, (p.split, p.label, names[p.path]))),
+            *(p.split, p.label or "", p.path, p.sha256, p.width, p.height),
+        )
+        for p in chosen
+    ]
+    manifest = describe(plan, chosen, sha256=plan.sha256([scan.sha256 for scan in scans]))
+    write_prepared(folder, manifest, sorted(rows), map(dataclasses.astuple, problems))
+    return dict(ways)
+
+
+def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
+    """What becomes dataset.json; the order of the classes is decided here."""
+    labelled = [picture for picture in chosen if picture.label is not None]
+    sides = [min(picture.width, picture.height) for picture in labelled if picture.split == "train"]
+    return Manifest(
+        name=plan.source.name,
+        layout=plan.layout.name,
+        classes=tuple(sorted({str(picture.label) for picture in labelled})),
+        counts=count(labelled),
+        unlabelled=len(chosen) - len(labelled),
+        median_short_side_px=int(statistics.median(sides)),
+        source={
+            "name": plan.source.path.resolve().name,
+            "kind": "folder" if plan.source.is_folder else "zip",
+            "sha256": sha256,
+        },
+        options=plan.options(),
+    )
