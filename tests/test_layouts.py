@@ -3,7 +3,7 @@
 import pytest
 
 from sancli.data.listing import Listing, parents
-from sancli.data.preparation.layouts import LAYOUTS, recognise
+from sancli.data.preparation.layouts import LAYOUTS, Seen, recognise
 from sancli.errors import DataError
 
 
@@ -17,7 +17,7 @@ def listing(*paths, empty=()):
 
 def seen(*paths, wanted="auto", empty=()):
     """The layout's name, and {path: (split, class)}."""
-    found = recognise(listing(*paths, empty=empty), source="photos", wanted=wanted)
+    found = recognise(Seen(listing(*paths, empty=empty), "photos"), wanted)
     return found.name, {image.path: (image.split, image.label) for image in found.images}
 
 
@@ -88,18 +88,18 @@ def test_the_intel_scenes_doubled_or_single_at_any_depth(double, above):
 
 
 def test_images_outside_every_class_are_named():
-    found = recognise(listing("logo.png", "cat/1.jpg", "dog/1.jpg"), source="x")
+    found = recognise(Seen(listing("logo.png", "cat/1.jpg", "dog/1.jpg")))
     assert [problem.path for problem in found.left_out] == ["logo.png"]
-    found = recognise(listing("train/x.jpg", "train/a/1.jpg", "test/a/1.jpg", "notes/z.png"), source="x")
+    found = recognise(Seen(listing("train/x.jpg", "train/a/1.jpg", "test/a/1.jpg", "notes/z.png")))
     assert [problem.path for problem in found.left_out] == ["notes/z.png", "train/x.jpg"]
 
 
 def test_empty_class_folders_are_named():
-    assert recognise(listing("a/1.jpg", "b/1.jpg", empty=["c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing("a/1.jpg", "b/1.jpg", empty=["c"]))).empty == ["c"]
     paths = ("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg")
-    assert recognise(listing(*paths, empty=["train/c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing(*paths, empty=["train/c"]))).empty == ["c"]
     paths = ("seg_train/seg_train/a/1.jpg", "seg_test/seg_test/a/1.jpg")
-    assert recognise(listing(*paths, empty=["seg_train/seg_train/c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing(*paths, empty=["seg_train/seg_train/c"]))).empty == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_fits_no_layout_says_what_was_found_and_what_is_expected(paths, fou
     words = refusal(*paths)
     assert found in words
     assert "photos/\n      cat/1.jpg\n      dog/2.jpg" in words
-    assert all(str(layout.__doc__).rstrip(".") in words for layout in LAYOUTS)
+    assert all(str(layout.__doc__).rstrip(".") in words for layout in LAYOUTS.values())
     assert len(words.splitlines()) <= 6
 
 
@@ -137,8 +137,8 @@ def test_two_folders_for_one_split_are_refused():
 
 def test_a_layout_that_was_asked_for_has_that_for_its_reason():
     paths = ("seg_train/sea/1.jpg", "seg_test/sea/2.jpg", "seg_pred/3.jpg")
-    assert recognise(listing(*paths), source="x", wanted="folders").why == "--layout folders says so"
-    assert recognise(listing(*paths), source="x").why.endswith("of the Intel scenes")
+    assert recognise(Seen(listing(*paths)), "folders").why == "--layout folders says so"
+    assert recognise(Seen(listing(*paths))).why.endswith("of the Intel scenes")
 
 
 def test_a_layout_that_was_asked_for_is_the_only_one_tried():

@@ -10,7 +10,7 @@ from sancli.console import emit, next_command, plural, say, warn
 from sancli.data.listing import Problem
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
-from sancli.data.preparation.layouts import Layout, recognise
+from sancli.data.preparation.layouts import Layout, Seen, recognise
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
@@ -55,7 +55,7 @@ def look(config: PrepareConfig) -> Plan:
             why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",
             fix="leave --link out.",
         )
-    layout = recognise(source.listing, source=str(config.source), wanted=config.layout)
+    layout = recognise(Seen(source.listing, str(config.source)), config.layout)
     images = classes.choose(layout.images, only=config.only, skip=config.skip)
     classes.check_names(images)
     say_look(source, layout)
