@@ -111,6 +111,9 @@ def prepare(
     ] = PrepareConfig.link,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Hold the prepared folder SOURCE to its hashes; change nothing.")
+    ] = False,
 ) -> None:
     """Check a folder of images, split it, and lay it out for training."""
     config = PrepareConfig(**locals())

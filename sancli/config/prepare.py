@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sancli.config.base import Config, check_range
-from sancli.errors import check_choice
+from sancli.errors import UsageError, check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class PrepareConfig(Config):
     """auto: a hard link where the disk allows it, else a copy. A link shares its bytes with the source."""
     dry_run: bool = False
     force: bool = False
+    check: bool = False
+    """The source is a prepared folder, and is held to its hashes; every other setting says nothing then."""
 
     LAYOUTS = ("auto", "folders", "splits", "intel")
     DUPLICATES = ("drop", "report", "off")
@@ -53,6 +55,18 @@ class PrepareConfig(Config):
         check_range("--min-per-class", self.min_per_class, 1, 10**9)
         check_range("--max-per-class", self.max_per_class, 1, 10**9)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
+        if self.check:
+            self._check_alone()
+
+    def _check_alone(self) -> None:
+        for setting in fields(self):
+            if setting.name not in ("source", "check") and getattr(self, setting.name) != setting.default:
+                name = "OUT" if setting.name == "out" else f"--{setting.name.replace('_', '-')}"
+                raise UsageError(
+                    f"--check and {name} do not go together.",
+                    why="--check changes nothing: it looks at a folder that was prepared.",
+                    fix=f"san prepare --check {self.source}",
+                )
 
     def arguments(self) -> list[str]:
         """What to type after `san prepare` for these settings, without --dry-run."""

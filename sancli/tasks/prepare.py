@@ -20,11 +20,15 @@ from sancli.data.prepared import MANIFEST, Prepared, open_prepared
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
+from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
 
 
 def run(config: PrepareConfig) -> None:
-    """Prepares a source, or says that it was prepared already."""
+    """Prepares a source, or says that it was prepared already; with --check looks at what was prepared."""
+    if config.check:
+        check(config.source)
+        return
     plan = look(config)
     if not config.force and (prepared := unchanged(plan)):
         say(f"{plan.out} is prepared already, from the same source with the same options: nothing to do.")

@@ -10,7 +10,7 @@ from sancli.data.listing import Problem
 from sancli.data.preparation.layouts import Layout, Placed
 from sancli.data.preparation.source import Source
 
-NOT_IN_RESULT = ("source", "out", "dry_run", "force")
+NOT_IN_RESULT = ("source", "out", "dry_run", "force", "check")
 """Settings that do not change what a prepared folder holds."""
 
 
