@@ -22,7 +22,9 @@ SPLITS_CSV = "splits.csv"
 """Every image: where it is, what it shows, which file of the source it is."""
 PROBLEMS_CSV = "problems.csv"
 """Every file of the source that is special: what about it, and what was done."""
-OWN_FILES = (SPLITS_CSV, PROBLEMS_CSV)
+PAGE = "report.html"
+"""The same for people, with pictures."""
+OWN_FILES = (SPLITS_CSV, PROBLEMS_CSV, PAGE)
 """What stands beside the images and dataset.json."""
 UNLABELLED = "unlabelled"
 """The folder of images without a class."""

@@ -31,7 +31,7 @@ def show(facts: dict[str, Any]) -> None:
     for action, title in (("skipped", "could not be used"), ("left out", "left out")):
         chosen = [p for p in facts["problems"] if p["action"] == action and p["problem"] != OVER_LIMIT]
         if chosen:
-            warn(f"{plural(len(chosen), 'file')} {title} ({_kinds(chosen)}):")
+            warn(f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)}):")
             _say_some(chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
     _say_classes(facts)
@@ -74,10 +74,15 @@ def _say_sums(facts: dict[str, Any]) -> None:
         say(f"{plural(facts['several_frames'], 'file')} with several frames or pages: the first is used.")
 
 
-def _kinds(problems: list[dict[str, str]]) -> str:
+def kinds_of(problems: list[dict[str, str]]) -> str:
     """For people: 7 truncated, 1 not an image."""
-    kinds = Counter(re.split(r" \(|: ", problem["problem"])[0] for problem in problems)
+    kinds = Counter(kind_of(problem["problem"]) for problem in problems)
     return ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds.most_common())
+
+
+def kind_of(problem: str) -> str:
+    """What many files have in common: `truncated` of `truncated (54 bytes missing)`."""
+    return re.split(r" \(|: ", problem)[0]
 
 
 def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
@@ -88,20 +93,20 @@ def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
 
 
 def _say_duplicates(facts: dict[str, Any]) -> None:
-    sets, dropped = facts["duplicates"]["sets"], facts["duplicates"]["dropped"]
+    sets, gone = facts["duplicates"]["sets"], facts["duplicates"]["dropped"]
     written = not facts["dry_run"]
     if count := sets["inside_class"]:
         sentence = f"{plural(count, 'set')} of identical files inside a class"
-        say(f"Duplicates: {sentence}; {_dropped(dropped['inside_class'])}.")
+        say(f"Duplicates: {sentence}; {dropped(gone['inside_class'])}.")
     if count := sets["across_classes"]:
         sentence = f"{plural(count, 'set')} of identical files in more than one class"
-        warn(f"contradictory labels: {sentence}; {_dropped(dropped['across_classes'])}:")
+        warn(f"contradictory labels: {sentence}; {dropped(gone['across_classes'])}:")
         _say_some(_about(facts, "contradictory label"), written=written)
     for pair, count in facts["duplicates"]["shared"].items():
         splits = " and ".join(pair.split("-"))
         warn(f"leak: {count:,} files are byte-identical in {splits}.")
     if sets["across_splits"]:
-        say(f"  {_dropped(dropped['across_splits'])} for leaks; what val and test bring is kept:")
+        say(f"  {dropped(gone['across_splits'])} for leaks; what val and test bring is kept:")
         _say_some(_about(facts, "leak"), written=written)
 
 
@@ -109,18 +114,20 @@ def _about(facts: dict[str, Any], word: str) -> list[dict[str, str]]:
     return [problem for problem in facts["problems"] if problem["problem"].startswith(word)]
 
 
-def _dropped(count: int) -> str:
+def dropped(count: int) -> str:
+    """For people: 3 images dropped from train."""
     return f"{plural(count, 'image')} dropped from train" if count else "none dropped"
 
 
 def _say_classes(facts: dict[str, Any]) -> None:
     if small := facts["classes_left_out"]:
-        warn(f"too few usable training images, left out: {_some_classes(small)}.")
+        warn(f"too few usable training images, left out: {some_classes(small)}.")
     if tiny := {name: count for name, count in facts["counts"]["train"].items() if count < TINY}:
-        warn(f"fewer than {TINY} training images: {_some_classes(tiny)}. Expect little of them.")
+        warn(f"fewer than {TINY} training images: {some_classes(tiny)}. Expect little of them.")
 
 
-def _some_classes(counts: dict[str, int]) -> str:
+def some_classes(counts: dict[str, int]) -> str:
+    """For people: the first classes with their numbers, and how many there are besides."""
     shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
     more = len(counts) - SHOWN
     return f"{shown} and {plural(more, 'more class', 'more classes')}" if more > 0 else shown

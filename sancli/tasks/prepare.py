@@ -16,10 +16,11 @@ from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
-from sancli.data.prepared import MANIFEST, Prepared, open_prepared
+from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
+from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
 
@@ -43,7 +44,10 @@ def run(config: PrepareConfig) -> None:
         problems = sorted(plan.unusable + bad + chosen.problems)
         facts = gather(plan, scans, chosen, unlabelled, problems)
         if folder is not None:
-            facts["written"] = write(folder, plan, chosen.pictures + unlabelled, problems, scans)
+            written = write(folder, plan, chosen.pictures + unlabelled, problems, scans)
+            facts["written"] = written.ways
+            before = dict(zip(plan.paths, files, strict=True))
+            write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=before)
     finish(plan, facts)
 
 
@@ -180,4 +184,5 @@ def finish(plan: Plan, facts: dict[str, Any]) -> None:
         say("Nothing was written (--dry-run).")
         next_command("san", "prepare", *plan.config.arguments())
     else:
+        say(f"All of it with pictures: {plan.out / PAGE}")
         next_command("san", "train", plan.out)

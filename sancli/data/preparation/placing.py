@@ -46,11 +46,16 @@ def _name(picture: Picture, addition: str = "") -> str:
     return stem.encode()[:room].decode("utf-8", "ignore") + addition + ending
 
 
+def place_of(picture: Picture, name: str) -> str:
+    """SPLIT/CLASS/NAME, relative to the prepared folder; unlabelled ones have no class folder."""
+    return "/".join(filter(None, (picture.split, picture.label, name)))
+
+
 def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *, link: str) -> Counter[str]:
     """Puts each picture at to/SPLIT/CLASS/NAME.
 
     Args:
-        pictures: With a split each; unlabelled ones have no class folder.
+        pictures: With a split each.
         names: From `assign_names`.
         to: The folder that is being built.
         link: auto (a hard link, else a copy), hard, sym, copy; or move, for files that are ours.
@@ -62,11 +67,11 @@ def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *,
     made: set[Path] = set()
     with storage_errors(to), progress("Writing", total=len(pictures), unit="images") as bar:
         for picture in pictures:
-            folder = to / str(picture.split) / (picture.label or "")
-            if folder not in made:
-                folder.mkdir(parents=True, exist_ok=True)
-                made.add(folder)
-            ways[_place(picture.file, folder / names[picture.path], link)] += 1
+            target = to / place_of(picture, names[picture.path])
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            ways[_place(picture.file, target, link)] += 1
             bar.advance()
     return ways
 

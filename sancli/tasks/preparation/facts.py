@@ -6,12 +6,16 @@ from typing import Any
 
 from sancli.config import SPLITS
 from sancli.data.listing import Problem
+from sancli.data.preparation.classes import rewritten
 from sancli.data.preparation.duplicates import KINDS
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan
 from sancli.data.preparation.selection import Selection
 from sancli.data.prepared import Prepared
+
+MOST_SIZES = 5
+"""Sizes of images that are named."""
 
 
 def gather(
@@ -29,9 +33,27 @@ def gather(
             "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
+        "images": describe_images(scans),
         "classes_left_out": chosen.small,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
+
+
+def describe_images(scans: list[Scan]) -> dict[str, Any]:
+    """Formats, modes and sizes of the images that can be read."""
+    good = [scan for scan in scans if scan.reason is None]
+    sides = sorted(min(scan.width, scan.height) for scan in good)
+    sizes = Counter(f"{scan.width} x {scan.height}" for scan in good)
+    return {
+        "formats": _by_number(Counter(scan.format for scan in good)),
+        "modes": _by_number(Counter(scan.mode for scan in good)),
+        "sizes": dict(list(_by_number(sizes).items())[:MOST_SIZES]),
+        "short_side_px": [sides[0], sides[len(sides) // 2], sides[-1]] if sides else [],
+    }
+
+
+def _by_number(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
@@ -61,6 +83,7 @@ def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int)
         "seed": plan.config.seed,
         "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
         "empty_folders": plan.layout.empty,
+        "renamed": rewritten(plan.layout.images),
     }
 
 

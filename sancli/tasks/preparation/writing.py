@@ -2,34 +2,44 @@
 
 import dataclasses
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 from sancli.data.listing import Problem
 from sancli.data.preparation.picture import Picture
-from sancli.data.preparation.placing import assign_names, place_files
+from sancli.data.preparation.placing import assign_names, place_files, place_of
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan
 from sancli.data.prepared import UNLABELLED, Manifest, write_prepared
 from sancli.tasks.preparation.facts import count
 
 
+@dataclass(frozen=True)
+class Written:
+    """What stands in the prepared folder now."""
+
+    ways: dict[str, int]
+    """How many images came there in which way."""
+    pictures: list[Picture]
+    """Each with its split, and its file where it is now."""
+    manifest: Manifest
+
+
 def write(
     folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
-) -> dict[str, int]:
-    """Fills the prepared folder; gives back how many files came there in which way."""
+) -> Written:
+    """Fills the prepared folder."""
     chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
     names = assign_names(chosen)
     ways = place_files(chosen, names, folder, link=plan.config.link if plan.source.is_folder else "move")
+    chosen = [dataclasses.replace(p, file=folder / place_of(p, names[p.path])) for p in chosen]
     rows = [
-        (
-            "/".join(filter(None, (p.split, p.label, names[p.path]))),
-            *(p.split, p.label or "", p.path, p.sha256, p.width, p.height),
-        )
+        (place_of(p, names[p.path]), p.split, p.label or "", p.path, p.sha256, p.width, p.height)
         for p in chosen
     ]
     manifest = describe(plan, chosen, sha256=plan.sha256([scan.sha256 for scan in scans]))
     write_prepared(folder, manifest, sorted(rows), map(dataclasses.astuple, problems))
-    return dict(ways)
+    return Written(dict(ways), chosen, manifest)
 
 
 def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
