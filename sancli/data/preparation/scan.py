@@ -171,6 +171,12 @@ def hash_file(path: Path) -> str:
         return UNREAD
 
 
+def hash_archive(path: Path) -> str:
+    """The sha256 of an archive, however large it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def hash_source(files: Iterable[tuple[str, str]]) -> str:
     """One sha256 for many files: their paths and the sha256 of each, in an order of their own."""
     whole = hashlib.sha256()

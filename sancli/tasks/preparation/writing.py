@@ -45,7 +45,8 @@ def write(
 def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
     """What becomes dataset.json; the order of the classes is decided here."""
     labelled = [picture for picture in chosen if picture.label is not None]
-    sides = [min(picture.width, picture.height) for picture in labelled if picture.split == "train"]
+    learnt = [picture for picture in labelled if picture.split == "train"] or labelled
+    sides = [min(picture.width, picture.height) for picture in learnt]
     return Manifest(
         name=plan.source.name,
         layout=plan.layout.name,
@@ -55,7 +56,7 @@ def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:
         median_short_side_px=int(statistics.median(sides)),
         source={
             "name": plan.source.path.resolve().name,
-            "kind": "folder" if plan.source.is_folder else "zip",
+            "kind": plan.source.kind,
             "sha256": sha256,
         },
         options=plan.options(),
