@@ -15,11 +15,23 @@ class PrepareConfig(Config):
     out: Path | None = None
     """None: data/<name of the source>."""
     layout: str = "auto"
+    labels: Path | None = None
+    """A file that says what the images show; None: it is looked for in the source."""
+    image_col: str | None = None
+    """Columns of that file, by name; None: usual names are looked for."""
+    label_col: str | None = None
+    split_col: str | None = None
+    label_regex: str | None = None
+    """Its group `label`, or its first, is the label in the name of an image."""
+    skip_missing: bool = False
+    """Images that are labelled and not there are passed over."""
     val: float = 0.15
     """Share of the training images, where the source brings no val split."""
     test: float = 0.0
     """Share of the images, where the source brings no test split."""
     seed: int = 0
+    group_by: str | None = None
+    """Images for which this expression finds the same in their paths go to one split together."""
     duplicates: str = "drop"
     bad: str = "skip"
     max_pixels: int = 89_478_485
@@ -38,7 +50,12 @@ class PrepareConfig(Config):
     check: bool = False
     """The source is a prepared folder, and is held to its hashes; every other setting says nothing then."""
 
-    LAYOUTS = ("auto", "folders", "splits", "intel")
+    LAYOUTS = ("auto", "folders", "splits", "intel", "imagenet-val", "imagenet-train", "csv", "names")
+    LABELLING = {  # which layouts obey a setting
+        **dict.fromkeys(("labels", "skip_missing"), ("auto", "csv", "imagenet-val")),
+        **dict.fromkeys(("image_col", "label_col", "split_col"), ("auto", "csv")),
+        "label_regex": ("auto", "names"),
+    }
     DUPLICATES = ("drop", "report", "off")
     BAD = ("skip", "fail")
     LINKS = ("auto", "hard", "sym", "copy")
@@ -55,8 +72,26 @@ class PrepareConfig(Config):
         check_range("--min-per-class", self.min_per_class, 1, 10**9)
         check_range("--max-per-class", self.max_per_class, 1, 10**9)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
+        self._check_labelling()
         if self.check:
             self._check_alone()
+
+    def _check_labelling(self) -> None:
+        given = [name for name in self.LABELLING if getattr(self, name)]
+        for name in given:
+            if self.layout not in self.LABELLING[name]:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does not go with --layout {self.layout}.",
+                    why=f"it is for {' and '.join(self.LABELLING[name][1:])}.",
+                    fix="leave one of them out.",
+                )
+        if self.label_regex and given != ["label_regex"]:
+            other = next(name for name in given if name != "label_regex").replace("_", "-")
+            raise UsageError(
+                f"--label-regex and --{other} do not go together.",
+                why="labels stand in the names of the images, or in a file.",
+                fix="leave one of them out.",
+            )
 
     def _check_alone(self) -> None:
         for setting in fields(self):

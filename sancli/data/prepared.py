@@ -55,7 +55,7 @@ class Manifest:
     """Images by split and class; a split without images is left out."""
     unlabelled: int
     median_short_side_px: int
-    """Of the training images."""
+    """Of the training images; of all, where there are none to train on."""
     source: dict[str, Any]
     """Its name and the sha256 of what was read from it."""
     options: dict[str, Any]

@@ -48,7 +48,8 @@ def _counts(counts: dict[str, dict[str, int]]) -> Any:
     splits = [split for split in SPLITS if split in counts]
     classes = sorted({name for split in splits for name in counts[split]})
     if len(classes) > MANY:  # the small ones are those to worry about
-        smallest = sorted(classes, key=lambda name: counts["train"][name])[: MANY // 2]
+        first = counts[splits[0]]
+        smallest = sorted(classes, key=lambda name: first[name])[: MANY // 2]
         shown, title = sorted(smallest), f"The {len(smallest)} smallest of {len(classes):,} classes"
     else:
         shown, title = classes, None
@@ -67,7 +68,8 @@ def _say_sums(facts: dict[str, Any]) -> None:
         say(f"{plural(count, 'image')} {WAYS[way]}.")
     for split, share in facts["split_off"].items():
         say(f"{split}: {share:.0%} of each class, chosen by seed {facts['seed']}; the source brings none.")
-    say(f"Largest class over smallest, in train: {facts['largest_over_smallest']:.1f}")
+    first = next(split for split in SPLITS if split in facts["counts"])
+    say(f"Largest class over smallest, in {first}: {facts['largest_over_smallest']:.1f}")
     if facts["turned"]:
         say(f"{plural(facts['turned'], 'image')} will be turned upright, as EXIF says.")
     if facts["several_frames"]:
@@ -122,7 +124,7 @@ def dropped(count: int) -> str:
 def _say_classes(facts: dict[str, Any]) -> None:
     if small := facts["classes_left_out"]:
         warn(f"too few usable training images, left out: {some_classes(small)}.")
-    if tiny := {name: count for name, count in facts["counts"]["train"].items() if count < TINY}:
+    if tiny := {name: count for name, count in facts["counts"].get("train", {}).items() if count < TINY}:
         warn(f"fewer than {TINY} training images: {some_classes(tiny)}. Expect little of them.")
 
 

@@ -10,7 +10,8 @@ from sancli.console import emit, next_command, plural, say, warn
 from sancli.data.listing import Problem
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
-from sancli.data.preparation.layouts import Layout, Seen, recognise
+from sancli.data.preparation.groups import describe, grouped
+from sancli.data.preparation.layouts import Layout, recognise
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
@@ -20,6 +21,7 @@ from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
+from sancli.tasks.preparation.labelling import see
 from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
@@ -34,13 +36,13 @@ def run(config: PrepareConfig) -> None:
     if not config.force and (prepared := unchanged(plan)):
         say(f"{plan.out} is prepared already, from the same source with the same options: nothing to do.")
         emit(gather_again(plan, prepared))
-        next_command("san", "train", plan.out)
+        say_next(plan)
         return
     with workplace(plan) as folder, plan.source.files(plan.paths, folder) as files:
         scans = scan_files(files, max_pixels=config.max_pixels)
         bad = bad_files(plan, scans)
         labelled, unlabelled = pictures(plan, files, scans)
-        chosen = select(labelled, plan.classes, plan.to_split, config)
+        chosen = select(labelled, plan.classes, plan.to_split, config, whole=plan.layout.whole)
         problems = sorted(plan.unusable + bad + chosen.problems)
         facts = gather(plan, scans, chosen, unlabelled, problems)
         if folder is not None:
@@ -63,15 +65,21 @@ def look(config: PrepareConfig) -> Plan:
             why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",
             fix="leave --link out.",
         )
-    layout = recognise(Seen(source.listing, str(config.source)), config.layout)
+    layout = recognise(see(config, source), config.layout)
+    source.listing.use(layout.label_files)
     images = classes.choose(layout.images, only=config.only, skip=config.skip)
+    if config.group_by is not None:
+        images = grouped(images, config.group_by)
     classes.check_names(images)
     say_look(source, layout)
+    if config.group_by is not None:
+        say(f"--group-by: {describe(images)}.")
     if changed := classes.rewritten(images):
         warn(preparation.renamed(changed))
-    for warning in classes.check_splits(images):
+    for warning in [] if layout.whole else classes.check_splits(images):
         warn(warning)
-    return Plan(source, out, layout, classes.cleaned(images), shares(images, config), config)
+    to_split = shares(images, config, whole=layout.whole)
+    return Plan(source, out, layout, classes.cleaned(images), to_split, config)
 
 
 def say_look(source: Source, layout: Layout) -> None:
@@ -79,7 +87,9 @@ def say_look(source: Source, layout: Layout) -> None:
     names = sorted({image.label for image in layout.images if image.label is not None})
     some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
     say(f"Layout: {layout.name}, because {layout.why}.")
-    say(f"{plural(len(source.listing.images), 'image')}, {len(names)} classes: {some}")
+    say(f"{plural(len(source.listing.images), 'image')}, {plural(len(names), 'class', 'classes')}: {some}")
+    for note in layout.notes:
+        say(note)
     if source.listing.others:
         count = source.listing.others.total()
         say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
@@ -168,6 +178,7 @@ def pictures(plan: Plan, files: list[Path], scans: list[Scan]) -> tuple[list[Pic
             width=scan.width,
             height=scan.height,
             format=scan.format,
+            group=image.group,
         )
         for image, file, scan in zip(plan.images, files, scans, strict=True)
         if scan.reason is None
@@ -185,4 +196,12 @@ def finish(plan: Plan, facts: dict[str, Any]) -> None:
         next_command("san", "prepare", *plan.config.arguments())
     else:
         say(f"All of it with pictures: {plan.out / PAGE}")
+        say_next(plan)
+
+
+def say_next(plan: Plan) -> None:
+    """The next command: what has no training images is there to evaluate a published network."""
+    if plan.layout.name == "imagenet-val":
+        next_command("san", "eval", "--model", "san15-patchwise", "--data", plan.out, "--split", "val")
+    else:
         next_command("san", "train", plan.out)

@@ -23,12 +23,13 @@ def gather(
 ) -> dict[str, Any]:
     """Everything worth knowing about this run: what --json prints, and the screen is made from."""
     known = gather_known(plan, count(chosen.pictures), len(unlabelled))
+    policy = plan.config.duplicates
     return known | {
         "unchanged": False,
         "turned": sum(scan.turned for scan in scans),
         "several_frames": sum(scan.frames for scan in scans),
         "duplicates": {
-            "policy": plan.config.duplicates,
+            "policy": "report" if plan.layout.whole and policy == "drop" else policy,
             "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
             "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
@@ -65,14 +66,14 @@ def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
 
 def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int) -> dict[str, Any]:
     """What the plan and the numbers of images tell, whether they are prepared now or were before."""
-    train = counts["train"]
+    learnt = counts.get("train") or next(iter(counts.values()))  # ImageNet's val has no train
     return {
         "command": "prepare",
         "source": str(plan.config.source),
         "out": str(plan.out),
         "dry_run": plan.config.dry_run,
         "layout": plan.layout.name,
-        "classes": sorted(train),
+        "classes": sorted(learnt),
         "counts": counts,
         "unlabelled": unlabelled,
         "images_found": len(plan.source.listing.images),
@@ -81,7 +82,7 @@ def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int)
         "ignored": dict(plan.source.listing.others),
         "split_off": plan.to_split,
         "seed": plan.config.seed,
-        "largest_over_smallest": max(train.values()) / max(1, min(train.values())),
+        "largest_over_smallest": max(learnt.values()) / max(1, min(learnt.values())),
         "empty_folders": plan.layout.empty,
         "renamed": rewritten(plan.layout.images),
     }

@@ -8,7 +8,11 @@ from collections.abc import Callable
 
 from sancli.console import plural
 from sancli.data.listing import Listing
+from sancli.data.preparation.layouts.challenge import imagenet_train, imagenet_val
+from sancli.data.preparation.layouts.choosing import unread_tables
 from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Placed, Seen, split_of
+from sancli.data.preparation.layouts.names import names
+from sancli.data.preparation.layouts.tables import csv
 from sancli.data.preparation.layouts.trees import folders, intel, splits, tree
 from sancli.errors import DataError, printable
 
@@ -16,10 +20,15 @@ __all__ = ["LAYOUTS", "Hints", "LabelFile", "Layout", "Placed", "Seen", "recogni
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 LAYOUTS: dict[str, Callable[[Seen], Layout | None]] = {  # the first that fits is taken
+    "imagenet-val": imagenet_val,
+    "imagenet-train": imagenet_train,
     "intel": intel,
     "splits": splits,
+    "csv": csv,
+    "names": names,
     "folders": folders,
 }
+BY_FOLDER = ("intel", "splits", "folders")
 
 
 def recognise(seen: Seen, wanted: str = "auto") -> Layout:
@@ -28,15 +37,26 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
     Raises:
         DataError: None fits; says what was found and what was looked for.
     """
-    tried = [name for name in LAYOUTS if wanted in ("auto", name)]
+    tried = _to_try(wanted, seen.hints)
     for name in tried:
         if found := LAYOUTS[name](seen):
             if wanted == "auto" and name == "folders":
                 _check_no_splits(found, seen.source)
-            if wanted != "auto":
-                found.why = f"--layout {wanted} says so"
+            if wanted != "auto":  # what folders are named does not count then
+                found.why = f"--layout {wanted} says so" + ("" if name in BY_FOLDER else f"; {found.why}")
             return found
     raise _nothing_fits(seen, tried)
+
+
+def _to_try(wanted: str, hints: Hints) -> list[str]:
+    """The layouts that fit what the user says; PrepareConfig refuses what fits none."""
+    if wanted != "auto":
+        return [wanted]
+    if hints.label_regex is not None:
+        return ["names"]
+    if hints.image_col or hints.label_col or hints.split_col:
+        return ["csv"]
+    return ["imagenet-val", "csv"] if hints.labels is not None else [*LAYOUTS]
 
 
 def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
@@ -44,11 +64,12 @@ def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
     inner = [ending for ending in ARCHIVES if seen.listing.others[ending]]
     example = f"give each class a folder of its own:\n    {seen.source}/\n      cat/1.jpg\n      dog/2.jpg"
     lone = _lone_class(seen.listing) if "folders" in tried else None
+    tables = "".join(f"; {error.what.rstrip('.')}" for error in unread_tables(seen)[:1])
     return DataError(
         f"no labelled images in {seen.source}."
         if lone is None
         else f"{seen.source} has only one class ({printable(lone)}); at least two are needed.",
-        why=f"found {describe(seen.listing)}; looked for {looked_for}.",
+        why=f"found {describe(seen.listing)}; looked for {looked_for}{tables}.",
         fix=f"unpack the {' and '.join(inner)} files in it first."
         if inner and not seen.listing.images
         else example,

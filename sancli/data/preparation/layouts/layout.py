@@ -1,6 +1,6 @@
 """How a source was understood, and what it is recognised from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sancli.data.listing import Listing, Problem
@@ -11,6 +11,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+DIGITS = "0123456789"
+"""At the end of a folder's name, such as Kaggle's test1 and COCO's train2017."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Placed:
     """None: unlabelled."""
     split: str | None
     """None: the source does not say."""
+    group: str | None = None
+    """What it shares with the images that must go where it goes; None: it stands alone."""
 
 
 def unlabelled(path: str) -> Placed:
@@ -69,8 +73,8 @@ class Hints:
     skip_missing: bool = False
 
 
-def _unreadable(name: str) -> bytes:
-    raise FileNotFoundError(name)
+def _unreadable(names: Sequence[str]) -> dict[str, bytes]:
+    raise FileNotFoundError(names[0])
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,23 @@ class Seen:
     source: str = "the source"
     """For people."""
     hints: Hints = field(default_factory=Hints)
-    read: Callable[[str], bytes] = _unreadable
-    """Gives the content of one of listing.tables."""
+    read: Callable[[Sequence[str]], dict[str, bytes]] = _unreadable
+    """Gives the contents of some of listing.tables: in one go, for a tar is read from its beginning."""
 
 
 def split_of(name: str) -> str | None:
     """The split that a folder or a cell is named for."""
     return SPLIT_NAMES.get(name.lower())
+
+
+def splits_by_folder(paths: Sequence[str]) -> list[str | None]:
+    """The split of each image by a folder above it; None for all, unless every one has such a folder."""
+    splits = [_split_above(path) for path in paths]
+    if None in splits or "train" not in splits or len(set(splits)) == 1:
+        return [None] * len(splits)
+    return splits
+
+
+def _split_above(path: str) -> str | None:
+    folders = path.split("/")[-2::-1]
+    return next((split for name in folders if (split := split_of(name.rstrip(DIGITS)))), None)
