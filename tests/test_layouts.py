@@ -1,10 +1,13 @@
 """Each way to lay out images is recognised by names alone, and what fits none is explained."""
 
+import re
+
 import pytest
 
+from sancli.config import PrepareConfig
 from sancli.data.listing import Listing, parents
-from sancli.data.preparation.layouts import LAYOUTS, Seen, recognise
-from sancli.errors import DataError
+from sancli.data.preparation.layouts import LAYOUTS, Hints, Seen, recognise
+from sancli.errors import DataError, SanError, UsageError
 
 
 def listing(*paths, empty=()):
@@ -145,3 +148,86 @@ def test_a_layout_that_was_asked_for_is_the_only_one_tried():
     words = refusal("cat/1.jpg", "dog/1.jpg", wanted="intel")
     assert "seg_train/CLASS/" in words
     assert "train/CLASS/, val" not in words
+
+
+def test_labels_in_file_names_are_recognised():
+    name, images = seen("cat.001.jpg", "cat.002.jpg", "dog.001.jpg", "dog.2.jpg", "notes/readme.txt")
+    assert name == "names"
+    assert images["dog.2.jpg"] == (None, "dog")
+    paths = [
+        f"images/{breed}_{number}.jpg" for breed in ("Abyssinian", "yorkshire_terrier") for number in (1, 12)
+    ]
+    name, images = seen(*paths, empty=["annotations"])
+    assert (name, images["images/yorkshire_terrier_12.jpg"]) == ("names", (None, "yorkshire_terrier"))
+    _, images = seen("sea lion (1).png", "sea lion (2).png", "B2-1.png", "B2-2.png")
+    assert {label for _, label in images.values()} == {"sea lion", "B2"}
+
+
+def test_dogs_against_cats_as_kaggle_has_it():
+    paths = [f"train/{name}.{number}.jpg" for name in ("cat", "dog") for number in range(3)]
+    name, images = seen(*paths, "test1/1.jpg", "test1/2.jpg")
+    assert name == "names"
+    assert images["train/cat.0.jpg"] == ("train", "cat")
+    assert images["test1/1.jpg"] == ("unlabelled", None)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("IMG_1.jpg", "IMG_2.jpg", "DSC_1.jpg", "DSC_2.jpg"),
+        ("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
+        ("cat1.jpg", "dog2.jpg", "cow3.jpg", "pig4.jpg"),
+        ("cat1.jpg", "cat2.jpg", "dog1.jpg", "dog2.jpg", "x.jpg", "y.jpg"),
+        ("photo.jpg", "img-a.jpg"),
+    ],
+)
+def test_file_names_that_tell_nothing_are_no_labels(paths):
+    assert "no labelled images" in refusal(*paths)
+
+
+def test_class_folders_win_over_file_names():
+    assert seen("a/cat.1.jpg", "a/cat.2.jpg", "b/dog.1.jpg", "b/dog.2.jpg")[0] == "folders"
+
+
+def by_expression(expression, *paths):
+    found = recognise(Seen(listing(*paths), "photos", Hints(label_regex=expression)))
+    return {image.path: (image.split, image.label) for image in found.images}, found
+
+
+def test_an_expression_finds_the_label():
+    paths = ("01_cat_x.jpg", "02_dog_x.jpg", "logo.png")
+    images, found = by_expression(r"\d+_(.+)_x", *paths)
+    assert images == {"01_cat_x.jpg": (None, "cat"), "02_dog_x.jpg": (None, "dog")}
+    assert [problem.path for problem in found.left_out] == ["logo.png"]
+    images, _ = by_expression(r"(x|y)/(?P<label>\w+)/", "x/cat/1.jpg", "y/dog/1.jpg")
+    assert images["y/dog/1.jpg"] == (None, "dog")
+    images, _ = by_expression(r"^(.)", "train/a1.jpg", "test/b1.jpg", "train/b2.jpg")
+    assert images["test/b1.jpg"] == ("test", "b")
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("(", "is no regular expression"),
+        ("cat", "does not say which part is the label"),
+        ("(zebra)", "fits no image of 1 image"),
+    ],
+)
+def test_an_expression_that_cannot_work_is_refused(expression, words):
+    with pytest.raises(SanError, match=re.escape(words)):
+        by_expression(expression, "cat_1.jpg")
+
+
+def test_every_layout_can_be_asked_for():
+    assert {"auto", *LAYOUTS} == {*PrepareConfig.LAYOUTS}
+
+
+def test_what_is_said_about_labels_needs_a_layout_that_obeys():
+    for settings in (
+        {"layout": "folders", "labels": "x.csv"},
+        {"layout": "csv", "label_regex": "(.)"},
+        {"layout": "imagenet-val", "label_col": "x"},
+        {"label_regex": "(.)", "skip_missing": True},
+    ):
+        with pytest.raises(UsageError, match=r"together|does not go with"):
+            PrepareConfig(source="x", **settings)
