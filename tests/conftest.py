@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from sancli import cli, console
+from sancli.data.preparation import scan
 from sancli.ops.cpu import build, library
 
 SETS = tuple(build.INSTRUCTION_SETS)
@@ -50,6 +51,12 @@ def fresh_console(monkeypatch):
     """Each test starts with the default settings; lines are not wrapped, as in a pipe."""
     vars(console.settings).update(vars(console.Settings()))
     monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_read_here(monkeypatch):
+    """Workers take half a second to start; test_scan.py starts them."""
+    monkeypatch.setattr(scan, "IN_PROCESS", 64)
 
 
 @pytest.fixture
