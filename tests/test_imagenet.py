@@ -120,6 +120,7 @@ KIT_NAME = "x_validation_ground_truth.txt"
         (lines([490, 1001, 361]), 3, "line 2: '1001' is no class"),
         (lines(["abc", 361, 490]), 3, "line 1: 'abc' is no class"),
         (lines([490, "abc", 361]), 3, "line 2: 'abc' is no class"),
+        (lines([490, "9" * 5000, 361]), 3, "line 2: '999999"),
         (lines([490, "361 7", 361]), 3, "line 2: reads '361 7'"),
         (lines([*WNIDS[:2], "n12345678"]), 3, "line 3: n12345678 is no class of the challenge"),
         (f"{name(1)},{WNIDS[0]}\n{name(1)},{WNIDS[1]}\n", 1, "line 2: gives image 1 two labels"),

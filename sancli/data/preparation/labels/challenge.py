@@ -155,7 +155,7 @@ def _numbering(
     values: dict[int, tuple[int, str]], name: str, devkit: dict[int, str], devkit_from: str | None
 ) -> tuple[str, dict[int, str]]:
     """Which numbers these are: the smallest and the largest tell, or the name of the file."""
-    places = {int(label): line for line, label in values.values() if label.isascii() and label.isdigit()}
+    places = {int(label): line for line, label in values.values() if _is_number(label)}
     lowest, highest = min(places, default=0), max(places, default=0)
     kits = f": those of the development kit, 1 to 1000{f', by {devkit_from}' if devkit_from else ''}"
     if GROUND_TRUTH in name.lower():
@@ -180,8 +180,12 @@ def _numbering(
     )
 
 
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit() and len(label) < 6  # int() refuses thousands of digits
+
+
 def _wnid(name: str, line: int, label: str, table: dict[int, str]) -> str:
-    if label.isascii() and label.isdigit() and len(label) < 6 and int(label) in table:
+    if _is_number(label) and int(label) in table:
         return table[int(label)]
     raise wrong_line(
         name,
