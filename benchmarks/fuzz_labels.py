@@ -82,8 +82,8 @@ PIECES = (
 )
 
 
-def seeds() -> list[tuple[str, bytes]]:
-    """Good files of every form."""
+def seeds() -> list[tuple[str, bytes, list[str]]]:
+    """Good files of every form, and the images that they are about."""
     rows = [f"{name},{'cat' if place % 2 else 'dog'}" for place, name in enumerate(IMAGES)]
     table = "image,label\n" + "\n".join(rows) + "\n"
     split = "file;class;split\n" + "\n".join(
@@ -102,9 +102,13 @@ def seeds() -> list[tuple[str, bytes]]:
         "LOC_val_solution.csv": "ImageId,PredictionString\n"
         + "".join(f"{n[:-5]},{w} 1 2 3 4 {w} 5 6 7 8 \n" for n, w in zip(VALIDATION, wnids, strict=True)),
     }
-    found = [(name, text.encode()) for name, text in texts.items()]
-    found += [(name, text.encode(code)) for name, text in texts.items() for code in ("utf-16", "utf-8-sig")]
-    return [*found, ("labels.csv", table.encode("latin-1"))]
+    codes = ("utf-8", "utf-8", "utf-16", "utf-8-sig")
+    found = [(name, text.encode(code)) for name, text in texts.items() for code in codes]
+    found.append(("labels.csv", table.encode("latin-1")))
+    about = {
+        name: IMAGES if name in ("labels.csv", "split.csv", "quoted.csv") else VALIDATION for name in texts
+    }
+    return [(name, content, about[name]) for name, content in found]
 
 
 def mutate(draw: random.Random, content: bytes) -> bytes:
@@ -137,11 +141,10 @@ def cases(seed: int) -> Iterator[tuple[Seen, str, bytes]]:
     """Sources with a mutated label file in them, or given by --labels; for ever."""
     draw, good = random.Random(seed), seeds()
     while True:
-        name, content = draw.choice(good)
+        name, content, images = draw.choice(good)
         content = mutate(draw, content)
         listing = Listing()
-        others = b"_val_" in content or "," not in content.decode("latin-1")[:200]
-        for path in VALIDATION if others != (draw.random() < 0.1) else IMAGES:
+        for path in images if draw.random() < 0.95 else [*IMAGES, *VALIDATION]:
             listing.add_file(path)
         hints = Hints(
             labels=LabelFile(name, content) if draw.random() < 0.6 else None,
