@@ -126,6 +126,10 @@ def prepare(
             autocompletion=one_of(*PrepareConfig.DUPLICATES),
         ),
     ] = PrepareConfig.duplicates,
+    near_duplicates: Annotated[
+        bool,
+        typer.Option("--near-duplicates", help="Report pictures that look alike too; none is dropped."),
+    ] = False,
     bad: Annotated[
         str,
         typer.Option(

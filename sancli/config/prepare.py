@@ -33,6 +33,8 @@ class PrepareConfig(Config):
     group_by: str | None = None
     """Images for which this expression finds the same in their paths go to one split together."""
     duplicates: str = "drop"
+    near_duplicates: bool = False
+    """Pictures that look alike are looked for, and reported; none is dropped."""
     bad: str = "skip"
     max_pixels: int = 89_478_485
     """Pillow's own limit: above it a small file may be a decompression bomb."""

@@ -34,6 +34,7 @@ def show(facts: dict[str, Any]) -> None:
             warn(f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)}):")
             _say_some(chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
+    _say_near(facts)
     _say_classes(facts)
 
 
@@ -110,6 +111,27 @@ def _say_duplicates(facts: dict[str, Any]) -> None:
     if sets["across_splits"]:
         say(f"  {dropped(gone['across_splits'])} for leaks; what val and test bring is kept:")
         _say_some(_about(facts, "leak"), written=written)
+
+
+def _say_near(facts: dict[str, Any]) -> None:
+    if (near := facts["near_duplicates"]) is None:
+        return
+    if not any(near.values()):
+        say("No two of the pictures look alike (near duplicates).")
+        return
+    warn(f"{near_words(near)}; they are reported, none is dropped:")
+    telling = [*_about(facts, "near duplicate in another"), *_about(facts, "near duplicate:")]
+    _say_some(telling, written=not facts["dry_run"])
+
+
+def near_words(near: dict[str, int]) -> str:
+    """For people: 3 sets of pictures that look alike (1 across classes, 2 inside a class)."""
+    kinds = ", ".join(
+        f"{near[kind]:,} {kind.replace('_', ' ').replace('inside', 'inside a')}"
+        for kind in ("across_classes", "across_splits", "inside_class")
+        if near[kind]
+    )
+    return f"{plural(sum(near.values()), 'set')} of pictures that look alike ({kinds})"
 
 
 def _about(facts: dict[str, Any], word: str) -> list[dict[str, str]]:

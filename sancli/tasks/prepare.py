@@ -12,6 +12,7 @@ from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
 from sancli.data.preparation.groups import describe, grouped
 from sancli.data.preparation.layouts import Layout, recognise
+from sancli.data.preparation.near import check_library, find_near
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
@@ -43,6 +44,9 @@ def run(config: PrepareConfig) -> None:
         bad = bad_files(plan, scans)
         labelled, unlabelled = pictures(plan, files, scans)
         chosen = select(labelled, plan.classes, plan.to_split, config, whole=plan.layout.whole)
+        if config.near_duplicates:
+            chosen.near, looks = find_near(chosen.pictures, max_pixels=config.max_pixels)
+            chosen.problems += looks
         problems = sorted(plan.unusable + bad + chosen.problems)
         facts = gather(plan, scans, chosen, unlabelled, problems)
         if folder is not None:
@@ -55,6 +59,8 @@ def run(config: PrepareConfig) -> None:
 
 def look(config: PrepareConfig) -> Plan:
     """Lists the source, recognises its layout, chooses classes and splits; writes nothing."""
+    if config.near_duplicates:
+        check_library()
     source = open_source(config.source)
     out = config.out or Path("data") / source.name
     if source.is_folder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sancli.config import PrepareConfig
 from sancli.data.listing import Problem
-from sancli.data.preparation.duplicates import Duplicates, find_duplicates
+from sancli.data.preparation.duplicates import Duplicates, Twins, find_duplicates
 from sancli.data.preparation.groups import leaks
 from sancli.data.preparation.layouts import Placed
 from sancli.data.preparation.picture import Picture
@@ -24,6 +24,8 @@ class Selection:
     """Classes left out, and how many training images they had."""
     over: int = 0
     """Images left out by --max-per-class."""
+    near: list[Twins] = field(default_factory=list)
+    """Sets of those taken that look alike, where they were looked for."""
     problems: list[Problem] = field(default_factory=list)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sancli.console import plural
-from sancli.report.preparation import OVER_LIMIT, TINY, dropped, kinds_of, some_classes
+from sancli.report.preparation import OVER_LIMIT, TINY, dropped, kinds_of, near_words, some_classes
 
 IMBALANCE = 3.0
 """Largest over smallest class from which `san train` weighs the loss by itself."""
@@ -30,7 +30,7 @@ def tiles(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def findings(facts: dict[str, Any]) -> list[Finding]:
     """Sentences for people, the worst first."""
-    found = [*_bad(facts), *_duplicates(facts), *_classes(facts), *_notes(facts)]
+    found = [*_bad(facts), *_duplicates(facts), *_near(facts), *_classes(facts), *_notes(facts)]
     return sorted(found, key=lambda finding: ("bad", "look", "note").index(finding[0]))
 
 
@@ -58,6 +58,11 @@ def _duplicates(facts: dict[str, Any]) -> Iterator[Finding]:
     if count := found["sets"]["inside_class"]:
         sentence = f"{plural(count, 'set')} of identical files inside a class"
         yield "look", f"{sentence}; {dropped(found['dropped']['inside_class'])}."
+
+
+def _near(facts: dict[str, Any]) -> Iterator[Finding]:
+    if (near := facts["near_duplicates"]) is not None and any(near.values()):
+        yield "look", f"{near_words(near)}; none is dropped."
 
 
 def _classes(facts: dict[str, Any]) -> Iterator[Finding]:

@@ -32,6 +32,19 @@ TWINS = {
         "Sets with contradictory labels stand under these.",
     ),
     "inside_class": ("Copies inside a class", "The same file more than once: it would count double."),
+    "near_across_classes": (
+        "Near duplicates in several classes",
+        "Pictures that look alike, with different labels: one of these may be wrong. None was dropped.",
+    ),
+    "near_across_splits": (
+        "Near duplicates in several splits",
+        "Pictures that look alike, one to learn from and one to be tested on. None was dropped; "
+        "--group-by keeps images that belong together in one split.",
+    ),
+    "near_inside_class": (
+        "Near duplicates inside a class",
+        "Pictures that look alike. None was dropped.",
+    ),
 }
 
 

@@ -34,10 +34,16 @@ def gather(
             "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
+        "near_duplicates": near_sets(chosen) if plan.config.near_duplicates else None,
         "images": describe_images(scans),
         "classes_left_out": chosen.small,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
+
+
+def near_sets(chosen: Selection) -> dict[str, int]:
+    """Sets of pictures that look alike, by the worst that is true of them."""
+    return {kind: sum(twins.kind == kind for twins in chosen.near) for kind in KINDS}
 
 
 def describe_images(scans: list[Scan]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sancli.console import progress
 from sancli.data.images import BadImage, load_image
-from sancli.data.preparation.duplicates import KINDS
+from sancli.data.preparation.duplicates import KINDS, Twins
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.remains import remains
@@ -126,34 +126,36 @@ def draw_sheets(shelf: Shelf, pictures: Iterable[Picture], facts: dict[str, Any]
 
 
 def draw_twins(shelf: Shelf, chosen: Selection, splits: dict[str, str]) -> dict[str, Sets]:
-    """Sets of identical files, those of each kind by themselves.
+    """Sets of identical files, and of pictures that look alike, those of each kind by themselves.
 
     Args:
         shelf: The files.
         chosen: With the sets.
         splits: Where each file that was taken has come to.
     """
-    found = {}
-    for kind in KINDS:
-        if not (sets := [twins for twins in chosen.duplicates.twins if twins.kind == kind]):
-            continue
-        groups = []
-        for twins in sets[:MOST_SETS]:
-            thumb = shelf.thumb(twins.pictures[0].path, SIDE_PX)
-            kept = {picture.path for picture in twins.kept}
-            shots = [
-                Shot(
-                    path=picture.path,
-                    image=thumb,
-                    label=str(picture.label),
-                    split=splits.get(picture.path, picture.split or ""),
-                    action="kept" if picture.path in kept else "dropped",
-                )
-                for picture in twins.pictures[:MOST_TWINS]
-            ]
-            groups.append(Group(shots, len(twins.pictures)))
-        found[kind] = Sets(groups, len(sets))
+    found: dict[str, Sets] = {}
+    for before, every in (("", chosen.duplicates.twins), ("near_", chosen.near)):
+        for kind in KINDS:
+            if sets := [twins for twins in every if twins.kind == kind]:
+                groups = [draw_set(shelf, twins, splits) for twins in sets[:MOST_SETS]]
+                found[before + kind] = Sets(groups, len(sets))
     return found
+
+
+def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str]) -> Group:
+    """One of them, side by side."""
+    kept = {picture.path for picture in twins.kept}
+    shots = [
+        Shot(
+            path=picture.path,
+            image=shelf.thumb(picture.path, SIDE_PX),
+            label=str(picture.label),
+            split=splits.get(picture.path, picture.split or ""),
+            action="kept" if picture.path in kept else "dropped",
+        )
+        for picture in twins.pictures[:MOST_TWINS]
+    ]
+    return Group(shots, len(twins.pictures))
 
 
 def draw_problems(shelf: Shelf, problems: Sequence[dict[str, str]]) -> list[Group]:
