@@ -202,6 +202,14 @@ def test_rows_that_contradict_each_other_are_listed():
     assert "1.jpg is train in labels.csv, line 2, test in labels.csv, line 4" in refusal(text)
 
 
+def test_an_error_stays_short_and_on_its_lines_whatever_the_cells_hold():
+    words = refusal('image,label\n1.jpg,cat\n1.jpg,"d\n\n\n\nog"\n')
+    assert "dog" not in words
+    assert "d\\n\\n\\n\\nog in labels.csv, line 3" in words
+    assert len(refusal(f'image,label\n1.jpg,cat\n"{"x" * 5000}",dog\n')) < 500
+    assert "\x1b" not in seen({"a.csv": 'image,"label"\n1.jpg,c\x1b[31m\n2.jpg,d\n'}).why
+
+
 def test_a_name_that_can_stand_for_two_images_is_refused():
     words = refusal("image,label\n1.jpg,cat\n", ("a/1.jpg", "b/1.jpg"))
     assert "line 2: 1.jpg can stand for 2 images" in words

@@ -236,9 +236,8 @@ def test_what_is_said_about_labels_needs_a_layout_that_obeys():
 
 def test_the_readme_has_every_layout_with_a_test_that_exists():
     root = Path(__file__).parents[1]
-    rows = re.findall(
-        r"^\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", (root / "README.md").read_text("utf-8"), re.M
-    )
+    readme = (root / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", readme, re.MULTILINE)
     assert {name for name, _ in rows} == {*LAYOUTS}
     tests = "".join(path.read_text("utf-8") for path in (root / "tests").glob("test_*.py"))
     assert all(f"def {test}(" in tests for _, test in rows)

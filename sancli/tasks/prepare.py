@@ -92,10 +92,10 @@ def say_look(source: Source, layout: Layout) -> None:
     """Names the layout and why, and what is ignored, before anything is read or written."""
     names = sorted({image.label for image in layout.images if image.label is not None})
     some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
-    say(f"Layout: {layout.name}, because {layout.why}.")
+    say(f"Layout: {layout.name}, because {printable(layout.why)}.")
     say(f"{plural(len(source.listing.images), 'image')}, {plural(len(names), 'class', 'classes')}: {some}")
     for note in layout.notes:
-        say(note)
+        say(printable(note))
     if source.listing.others:
         count = source.listing.others.total()
         say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sancli.console import plural
 from sancli.data.imagenet import names, synsets
-from sancli.data.preparation.labels.text import Text, read_text, wrong_line
+from sancli.data.preparation.labels.text import Text, read_text, shown, wrong_line
 from sancli.errors import DataError
 
 IMAGE = re.compile(r"(?:.*[/\\])?ILSVRC2012_val_(\d{8})(?:\.jpe?g)?", re.IGNORECASE)
@@ -123,7 +123,7 @@ def _by_name(lines: list[_Line], name: str) -> dict[int, tuple[int, str]]:
             raise wrong_line(
                 name,
                 line.number,
-                f"gives image {number} two labels, {' and '.join(sorted(labels)[:2])}",
+                f"gives image {number} two labels, {shown(sorted(labels))}",
                 why="an image of the validation set has one",
                 fix="leave one of them",
             )

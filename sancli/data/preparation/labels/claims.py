@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from sancli.data.preparation.labels.columns import Columns
 from sancli.data.preparation.labels.matching import Images, unsafe
 from sancli.data.preparation.labels.table import Row, Table
-from sancli.data.preparation.labels.text import wrong_line
-from sancli.errors import DataError, printable
+from sancli.data.preparation.labels.text import shown, wrong_line
+from sancli.errors import DataError
 
 MAX_LABEL_BYTES = 200
 """A class becomes a folder, whose name has 255 bytes at the most on every disk."""
@@ -67,14 +67,14 @@ def _entry(table: Table, columns: Columns, row: Row, images: Images, beside: str
             table.name,
             row.line,
             "names no image",
-            why=f"its column {table.header[columns.image]} is empty",
+            why=f"its column {shown([table.header[columns.image]])} is empty",
             fix="fill it, or remove the line",
         )
     if why := unsafe(name):
         raise wrong_line(
             table.name,
             row.line,
-            f"unsafe name {name[:200]!r}; nothing was read or written",
+            f"unsafe name {name[:60]!r}; nothing was read or written",
             why=why,
             fix="write the place of the image below the source",
         )
@@ -83,8 +83,8 @@ def _entry(table: Table, columns: Columns, row: Row, images: Images, beside: str
         raise wrong_line(
             table.name,
             row.line,
-            f"{name} can stand for {len(found)} images",
-            why=f"there are {printable(', '.join(found[:3]))}",
+            f"{shown([name])} can stand for {len(found)} images",
+            why=f"there are {shown(found, most=3)}",
             fix="write the folders too, as in the first of them",
         )
     check_label(table.name, row.line, label)
@@ -105,7 +105,7 @@ def check_label(name: str, line: int, label: str) -> None:
         raise wrong_line(
             name,
             line,
-            f"unsafe label {label[:200]!r}; nothing was read or written",
+            f"unsafe label {label[:60]!r}; nothing was read or written",
             why="a label becomes the name of a folder",
             fix="write another label",
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sancli.data.preparation.labels.table import Table
+from sancli.data.preparation.labels.text import shown
 from sancli.errors import DataError, UsageError, closest
 
 IMAGE_NAMES = (  # the surest first; compared without case, spaces, dashes and underscores
@@ -54,8 +55,8 @@ def _asked(table: Table, option: str, wanted: str) -> int:
     if not places:
         raise UsageError(
             f"{option} {wanted}: {table.name} has no such column.",
-            why=f"its columns are {', '.join(table.header)}.",
-            fix=closest(wanted, table.header),
+            why=f"its columns are {shown(table.header)}.",
+            fix=closest(wanted, [shown([name]) for name in table.header]),
         )
     if len(places) > 1:
         raise _twice(table, table.header[places[0]])
@@ -74,8 +75,8 @@ def _usual(table: Table, usual: tuple[str, ...]) -> int | None:
 
 def _twice(table: Table, name: str) -> DataError:
     return DataError(
-        f"{table.name} has two columns called {name}.",
-        why=f"its columns are {', '.join(table.header)}.",
+        f"{table.name} has two columns called {shown([name])}.",
+        why=f"its columns are {shown(table.header)}.",
         fix="rename one of them.",
     )
 

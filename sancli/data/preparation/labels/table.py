@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sancli.console import plural
-from sancli.data.preparation.labels.text import Text, read_text, wrong_line
+from sancli.data.preparation.labels.text import Text, read_text, shown, wrong_line
 from sancli.errors import DataError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -114,7 +114,7 @@ def _fitting(row: Row, table: Table) -> list[str]:
             table.name,
             row.line,
             f"has {plural(len(cells), 'column')}, and the header {wanted}",
-            why=f"the columns are {', '.join(table.header)}, with {SEPARATORS[table.separator]} between them",
+            why=f"the columns are {shown(table.header)}, with {SEPARATORS[table.separator]} between them",
             fix="mend the line; a cell that holds a separator stands in quotation marks",
         )
     return [cell.strip() for cell in cells]

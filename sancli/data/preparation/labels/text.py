@@ -1,10 +1,11 @@
 """Bytes of a label file -> text: UTF-8, UTF-16 with its mark, or what Windows and older systems write."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sancli.console import size
 from sancli.data.sniff import HEAD_BYTES, what_is
-from sancli.errors import DataError
+from sancli.errors import DataError, printable
 
 MAX_BYTES = 256 * 2**20
 """The labels of all 14 million images of ImageNet would fit."""
@@ -22,6 +23,8 @@ NO_TEXT = (
     "PNG",
     "Git LFS pointer",
 )
+SHOWN = 60
+"""Characters of a cell that an error repeats."""
 ADVICE = {
     "zip": "if it is a spreadsheet (.xlsx, .ods), save it as CSV; if it is a zip, unpack it.",
     "HTML": "download it again, and look at what was saved: this is a page of the site.",
@@ -42,6 +45,13 @@ class Text:
     """For people: UTF-8, UTF-16, Latin-1."""
 
 
+def shown(cells: Iterable[str], *, most: int = 10) -> str:
+    """Cells of a file as they stand in a sentence: the first of them, each short and on one line."""
+    cells = list(cells)
+    some = [printable(cell if len(cell) <= SHOWN else f"{cell[:SHOWN]}...") for cell in cells[:most]]
+    return ", ".join(some) + (", ..." if len(cells) > most else "")
+
+
 def wrong_line(name: str, line: int, what: str, *, why: str, fix: str) -> DataError:
     """An error about one line of a label file.
 
@@ -52,7 +62,8 @@ def wrong_line(name: str, line: int, what: str, *, why: str, fix: str) -> DataEr
         why: What was expected.
         fix: What to do.
     """
-    return DataError(f"{name}, line {line:,}: {what}.", why=f"{why}.", fix=f"{fix}; then run this again.")
+    where = f"{printable(name)}, line {line:,}"
+    return DataError(f"{where}: {what}.", why=f"{why}.", fix=f"{fix}; then run this again.")
 
 
 def read_text(content: bytes, name: str) -> Text:

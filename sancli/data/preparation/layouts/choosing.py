@@ -6,7 +6,7 @@ from sancli.data.preparation.labels.claims import Claim, claim
 from sancli.data.preparation.labels.columns import find_columns, plain
 from sancli.data.preparation.labels.matching import Images
 from sancli.data.preparation.labels.table import Table, read_table
-from sancli.data.preparation.labels.text import wrong_line
+from sancli.data.preparation.labels.text import shown, wrong_line
 from sancli.data.preparation.layouts.layout import LabelFile, Seen, split_of
 from sancli.errors import DataError, SanError, UsageError
 
@@ -90,14 +90,14 @@ def _claim(seen: Seen, table: Table, images: Images) -> Claim | None:
             table.name,
             1,
             "names an image, where the names of the columns belong",
-            why=f"it reads {', '.join(table.header[:5])}",
+            why=f"it reads {shown(table.header, most=5)}",
             fix="put a line above it, such as: image,label",
         )
     if hints.labels is None:
         return None
     raise DataError(
         f"{table.name} has no columns known for image and label.",
-        why=f"its columns are {', '.join(table.header[:20])}.",
+        why=f"its columns are {shown(table.header, most=20)}.",
         fix="say which they are: --image-col NAME --label-col NAME",
     )
 
@@ -128,7 +128,7 @@ def _one_or_splits(claims: list[Claim]) -> list[Claim]:
         return claims
     names = [one.table.name for one in claims]
     raise DataError(
-        f"{len(names)} tables say what the images show: {', '.join(names[:5])}.",
+        f"{len(names)} tables say what the images show: {shown(names, most=5)}.",
         why="only tables named for splits, such as train.csv and test.csv, are taken together.",
         fix=f"name the one that counts: --labels {names[0]}",
     )

@@ -7,7 +7,7 @@ from sancli.console import plural
 from sancli.data.listing import Problem
 from sancli.data.preparation.labels.claims import Claim, Entry
 from sancli.data.preparation.labels.matching import Images
-from sancli.data.preparation.labels.text import wrong_line
+from sancli.data.preparation.labels.text import shown, wrong_line
 from sancli.data.preparation.layouts.choosing import choose_claims, split_of_table
 from sancli.data.preparation.layouts.layout import (
     Layout,
@@ -50,7 +50,7 @@ def _check_missing(claims: list[Claim], images: Images, *, skip: bool) -> None:
     if not missing or (skip and any(one.found for one in claims)):
         return
     like = images.like(missing[0].name)
-    some = ", ".join(f"{entry.name} (line {entry.line:,})" for entry in missing[:SHOWN])
+    some = ", ".join(f"{shown([entry.name])} (line {entry.line:,})" for entry in missing[:SHOWN])
     raise DataError(
         f"{plural(len(missing), 'image')} of {missing[0].table} {_are(len(missing))} not in the source.",
         why=f"not there: {some}{', ...' if len(missing) > SHOWN else '.'}"
@@ -79,7 +79,7 @@ def _agreed(entries: Iterable[Entry]) -> dict[str, Entry]:
             conflicts.append((first, entry))
     if conflicts:
         some = "; ".join(
-            f"{one.name} is {_words(one, other)} in {one.where()}, {_words(other, one)} in {other.where()}"
+            f"{shown([one.name])} is {_say(one, other)}, {_say(other, one)}"
             for one, other in conflicts[:SHOWN]
         )
         raise DataError(
@@ -90,8 +90,9 @@ def _agreed(entries: Iterable[Entry]) -> dict[str, Entry]:
     return agreed
 
 
-def _words(entry: Entry, other: Entry) -> str:
-    return entry.label if entry.label != other.label else str(entry.split)
+def _say(entry: Entry, other: Entry) -> str:
+    said = entry.label if entry.label != other.label else str(entry.split)
+    return f"{shown([said])} in {entry.where()}"
 
 
 def _with_splits(claims: list[Claim], *, asked: bool) -> list[Entry]:
@@ -118,25 +119,25 @@ def _no_split(entry: Entry) -> DataError:
     return wrong_line(
         entry.table,
         entry.line,
-        f"{entry.split or 'nothing'} is no split",
+        f"{shown([entry.split or 'nothing'])} is no split",
         why="a split is train, val or test, or one of their other names, such as valid",
         fix="correct it, or name the column that holds the split: --split-col NAME",
     )
 
 
 def _why(claims: list[Claim], entries: dict[str, Entry]) -> str:
-    names = " and ".join(one.table.name for one in claims)
+    names = " and ".join(shown([one.table.name]) for one in claims)
     header, columns = claims[0].table.header, claims[0].columns
-    words = f"columns {header[columns.image]} and {header[columns.label]}"
+    words = f"columns {shown([header[columns.image]])} and {shown([header[columns.label]])}"
     if len(claims) == 1 and columns.split is not None and any(one.split for one in entries.values()):
-        words += f", split in {header[columns.split]}"
+        words += f", split in {shown([header[columns.split]])}"
     shows = "say" if len(claims) > 1 else "says"
     return f"{names} {shows} what {plural(len(entries), 'image')} show ({words})"
 
 
 def _notes(claims: list[Claim], unnamed: int) -> list[str]:
     notes = [
-        f"{one.table.name} was read as {one.table.encoding}."
+        f"{shown([one.table.name])} was read as {one.table.encoding}."
         for one in claims
         if one.table.encoding != "UTF-8"
     ]
