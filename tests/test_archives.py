@@ -122,6 +122,14 @@ def test_a_flipped_bit_is_found_by_its_member(refused, tmp_path):
         assert "dog/2.png" in refused(path)
 
 
+def test_a_name_that_was_damaged_does_not_hide_an_image(refused, tmp_path):
+    path = fill_zip(tmp_path / "a.zip", TREE)
+    data = path.read_bytes()
+    at = data.rfind(b"dog/2.png")
+    path.write_bytes(data[: at + 8] + b"f" + data[at + 9 :])
+    assert "'dog/2.pnf' has another name where it stands" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -6,6 +6,7 @@ from functools import partial
 from io import BufferedReader
 from typing import BinaryIO, cast
 
+from sancli.data.images import SUFFIXES
 from sancli.data.preparation.archives.budget import Budget
 from sancli.data.preparation.archives.members import Member
 from sancli.data.preparation.archives.streams import Counted, buffered
@@ -13,6 +14,7 @@ from sancli.data.preparation.archives.streams import Counted, buffered
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 LOCAL_HEADER_BYTES = 30
 """Before its name and extra field."""
+UTF_8_FLAG = 0x800
 
 
 def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
@@ -26,6 +28,7 @@ def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
     infos = archive.infolist()
     budget.expect(sum(info.file_size for info in infos))
     _check_overlap(infos, archive.start_dir)
+    _check_names(file, infos)
     return [
         Member(
             info.orig_filename,
@@ -48,6 +51,18 @@ def _check_overlap(infos: list[zipfile.ZipInfo], end: int) -> None:
         if info.header_offset + LOCAL_HEADER_BYTES + info.compress_size > end:
             raise zipfile.BadZipFile(f"member {info.orig_filename!r} overlaps what follows it")
         end = info.header_offset
+
+
+def _check_names(file: BinaryIO, infos: list[zipfile.ZipInfo]) -> None:
+    """Python compares both names of a member that it reads; one flipped bit, and an image is passed over."""
+    for info in infos:
+        if info.orig_filename.lower().endswith(SUFFIXES):
+            continue
+        file.seek(info.header_offset)
+        head = file.read(LOCAL_HEADER_BYTES)
+        name = file.read(int.from_bytes(head[26:28], "little"))
+        if name.decode("utf-8" if info.flag_bits & UTF_8_FLAG else "cp437") != info.orig_filename:
+            raise zipfile.BadZipFile(f"member {info.orig_filename!r} has another name where it stands")
 
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
