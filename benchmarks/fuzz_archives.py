@@ -4,10 +4,10 @@
 
 Zips, tars, packed tars and archives in archives are cut, flipped, spliced, unpacked, changed inside and
 packed again, and their headers are rewritten with right sums (hostile_archives.py). A finding is any other
-exception; an error without a fix; a case over 2 s of processor time; 256 MiB of memory more than before; a file
-outside the given folder, or a link in it; more bytes than the limit; and files that are lost or changed without
-a word where an archive was only cut, or one bit of a format with checksums was flipped. Findings are kept beside
-the results; a file of results that is there is added to.
+exception; an error without a fix; a case over 2 s of processor time; 256 MiB of memory more than before; a
+file outside the given folder, or a link in it; more bytes than the limit; and files that are lost or
+changed without a word where an archive was only cut, or one bit of a format with checksums was flipped.
+Findings are kept beside the results; a file of results that is there is added to.
 """
 
 import argparse

@@ -3,17 +3,11 @@
 import csv
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from folders import class_tree, contents, fill, fill_zip, picture
 
-import sancli
 from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 from sancli.tasks import prepare as task
@@ -319,56 +313,6 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         task.run(config)
     assert contents("data") == before
-
-
-def start():
-    env = os.environ | {"PYTHONPATH": str(Path(sancli.__file__).parent.parent)}
-    command = [sys.executable, "-m", "sancli", "prepare", "a.zip"]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(san, place):
-    fill_zip("a.zip", class_tree("cat", "dog", count=40))
-    rand, killed = random.Random(0), 0
-    for _ in range(4):
-        with start() as process:
-            time.sleep(rand.uniform(0.3, 0.9))
-            process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        assert not Path("data/a").exists() or open_prepared(Path("data/a")).is_whole()
-    assert san("prepare", "a.zip").code == 0
-    assert [path.name for path in Path("data").iterdir()] == ["a"]
-    assert san("prepare", "a.zip", "once").code == 0
-    assert contents("data/a") == contents("once")
-
-
-def test_sigterm_leaves_nothing(place):
-    fill_zip("a.zip", class_tree("cat", "dog", count=200))
-    with start() as process:
-        deadline = time.monotonic() + 20
-        while not list(Path().glob("data/.a.*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.terminate()
-        process.communicate()
-    assert process.returncode == 143
-    assert list(Path("data").iterdir()) == []
-
-
-def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
-    fill("pets", PETS)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfile", full)
-    outcome = san("prepare", "pets", "--link", "copy")
-    assert outcome.code == 6
-    assert "no space" in outcome.stderr
-    assert list(Path("data").iterdir()) == []
-    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
-    outcome = san("prepare", fill_zip("a.zip", PETS))
-    assert outcome.code == 6
-    assert "10 B are free" in outcome.stderr
 
 
 def test_many_classes_do_not_flood_the_screen(san, place):
