@@ -23,7 +23,14 @@ MAY_IMPORT = {
 ONLY_IN = {  # a heavy or fickle library has one door
     "cupy": ("ops/cuda/",),
     "imagehash": ("data/preparation/near.py",),
-    "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
+    "PIL": (
+        "data/images.py",
+        "data/modes.py",
+        "data/scenes/",
+        "data/transforms.py",
+        "report/",
+        "data/preparation/resizing.py",
+    ),
     "rich": ("console.py",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),

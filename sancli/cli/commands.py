@@ -148,10 +148,14 @@ def prepare(
     link: Annotated[
         str,
         typer.Option(
-            help="auto, hard, sym or copy: how images get into the prepared folder.",
+            help="auto, hard, sym, reflink or copy: how images get into the prepared folder.",
             autocompletion=one_of(*PrepareConfig.LINKS),
         ),
     ] = PrepareConfig.link,
+    resize: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Make larger images smaller, once: so many pixels the short side."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
     check: Annotated[

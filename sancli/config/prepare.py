@@ -46,7 +46,10 @@ class PrepareConfig(Config):
     """Class names, separated by commas."""
     skip: str | None = None
     link: str = "auto"
-    """auto: a hard link where the disk allows it, else a copy. A link shares its bytes with the source."""
+    """auto: a hard link where the disk allows it, else a reflink, else a copy. A hard link shares its bytes
+    with the source for ever, a reflink until one of the two is changed."""
+    resize: int | None = None
+    """Short side in pixels that larger pictures are brought to, once."""
     dry_run: bool = False
     force: bool = False
     check: bool = False
@@ -60,7 +63,7 @@ class PrepareConfig(Config):
     }
     DUPLICATES = ("drop", "report", "off")
     BAD = ("skip", "fail")
-    LINKS = ("auto", "hard", "sym", "copy")
+    LINKS = ("auto", "hard", "sym", "reflink", "copy")
 
     def __post_init__(self) -> None:
         """Refuses what no run could use."""
@@ -74,6 +77,13 @@ class PrepareConfig(Config):
         check_range("--min-per-class", self.min_per_class, 1, 10**9)
         check_range("--max-per-class", self.max_per_class, 1, 10**9)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
+        check_range("--resize", self.resize, 1, 10**5)
+        if self.resize is not None and self.link not in ("auto", "copy"):
+            raise UsageError(
+                f"--resize and --link {self.link} do not go together.",
+                why="--resize writes new files: a link would lead to the old ones.",
+                fix="leave --link out.",
+            )
         self._check_labelling()
         if self.check:
             self._check_alone()

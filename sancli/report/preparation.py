@@ -15,7 +15,9 @@ OVER_LIMIT = "over --max-per-class"
 WAYS = {  # how images came into the prepared folder, and what that means
     "hard": "by hard link: they share their bytes with the source, which is never changed",
     "sym": "by symbolic link: they need the source where it is",
+    "reflink": "by reflink: they share their blocks with the source until one of the two is changed",
     "copy": "copied",
+    "resized": "made smaller and written anew, as --resize says",
     "move": "unpacked",
 }
 MANY = 40

@@ -65,7 +65,7 @@ def look(config: PrepareConfig) -> Plan:
     out = config.out or Path("data") / source.name
     if source.is_folder:
         check_places(source.path, out)
-    elif config.link in ("hard", "sym"):
+    elif config.link in ("hard", "sym", "reflink"):
         raise UsageError(
             f"--link {config.link} cannot be obeyed.",
             why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",

@@ -9,6 +9,7 @@ from sancli.data.listing import Problem
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.placing import assign_names, place_files, place_of
 from sancli.data.preparation.plan import Plan
+from sancli.data.preparation.resizing import place_resized, written_as
 from sancli.data.preparation.scan import Scan
 from sancli.data.prepared import UNLABELLED, Manifest, write_prepared
 from sancli.tasks.preparation.facts import count
@@ -30,8 +31,16 @@ def write(
 ) -> Written:
     """Fills the prepared folder."""
     chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
-    names = assign_names(chosen)
-    ways = place_files(chosen, names, folder, link=plan.config.link if plan.source.is_folder else "move")
+    link, side = plan.config.link if plan.source.is_folder else "move", plan.config.resize
+    if side is None:
+        names = assign_names(chosen)
+        ways = place_files(chosen, names, folder, link=link)
+    else:
+        chosen = [written_as(picture, side) for picture in chosen]
+        names = assign_names(chosen)
+        link = "copy" if link == "auto" else link
+        limit = plan.config.max_pixels
+        chosen, ways = place_resized(chosen, names, folder, side=side, max_pixels=limit, link=link)
     chosen = [dataclasses.replace(p, file=folder / place_of(p, names[p.path])) for p in chosen]
     rows = [
         (place_of(p, names[p.path]), p.split, p.label or "", p.path, p.sha256, p.width, p.height)
