@@ -189,7 +189,7 @@ def test_images_that_are_not_there_are_listed_and_can_be_passed_over():
     found = seen({"labels.csv": text}, skip_missing=True)
     assert len([image for image in found.images if image.label]) == 4
     assert found.left_out[0].path == "gone0.jpg"
-    assert found.left_out[0].problem == "labels.csv, line 6 names it, and it is not there"
+    assert found.left_out[0].problem == "labelled but not there: labels.csv, line 6"
     assert "There is 2.jpg" in refusal("image,label\n1.jpg,cat\n2.JPG,dog\n")
     assert "not one of them was found" in refusal("image,label\nx.jpg,cat\n", skip_missing=True)
 

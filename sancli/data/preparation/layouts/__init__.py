@@ -60,9 +60,12 @@ def _to_try(wanted: str, hints: Hints) -> list[str]:
 
 
 def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
-    looked_for = "; ".join(str(LAYOUTS[name].__doc__).rstrip(".") for name in tried)
+    looked_for = "; ".join(_words(str(LAYOUTS[name].__doc__).rstrip(".")) for name in tried)
     inner = [ending for ending in ARCHIVES if seen.listing.others[ending]]
-    example = f"give each class a folder of its own:\n    {seen.source}/\n      cat/1.jpg\n      dog/2.jpg"
+    example = (
+        "give each class a folder of its own, or name a table of labels: --labels FILE\n"
+        f"    {seen.source}/\n      cat/1.jpg\n      dog/2.jpg"
+    )
     lone = _lone_class(seen.listing) if "folders" in tried else None
     tables = "".join(f"; {error.what.rstrip('.')}" for error in unread_tables(seen)[:1])
     return DataError(
@@ -74,6 +77,11 @@ def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
         if inner and not seen.listing.images
         else example,
     )
+
+
+def _words(sentence: str) -> str:
+    """A docstring inside a sentence: A table is a table, ILSVRC2012 stays as it is."""
+    return sentence[0].lower() + sentence[1:] if sentence[1:2] == sentence[1:2].lower() else sentence
 
 
 def _lone_class(listing: Listing) -> str | None:

@@ -69,7 +69,7 @@ def imagenet_train(seen: Seen) -> Layout | None:
 
 
 def _number(path: str) -> int | None:
-    match = IMAGE.fullmatch(path)
+    match = IMAGE.fullmatch(path.rpartition("/")[2])
     return None if match is None else int(match[1])
 
 

@@ -15,7 +15,7 @@ MAX_TABLES = 20
 """Tables that are tried in one source; the nearest to its top come first."""
 
 
-def choose_claims(seen: Seen, images: Images) -> tuple[list[Claim], list[SanError]]:
+def choose_claims(seen: Seen) -> tuple[list[Claim], list[SanError]]:
     """The tables that say what the images show: none, one, or one for each split.
 
     Returns:
@@ -27,7 +27,9 @@ def choose_claims(seen: Seen, images: Images) -> tuple[list[Claim], list[SanErro
     """
     claims: list[Claim] = []
     unread: list[SanError] = []
-    for file in candidates(seen, ENDINGS):
+    files = candidates(seen, ENDINGS)
+    images = Images(seen.listing.images if files else ())
+    for file in files:
         try:
             one = _claim(seen, read_table(file.content, file.name), images)
         except (DataError, UsageError) as error:
@@ -48,7 +50,7 @@ def choose_claims(seen: Seen, images: Images) -> tuple[list[Claim], list[SanErro
 def unread_tables(seen: Seen) -> list[SanError]:
     """Why tables that may have been meant say nothing about the images; for an error."""
     try:
-        return choose_claims(seen, Images(seen.listing.images))[1]
+        return choose_claims(seen)[1]
     except SanError as error:
         return [error]
 

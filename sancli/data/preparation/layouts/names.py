@@ -88,15 +88,16 @@ def _is_camera(label: str) -> bool:
 
 def _flat_splits(paths: list[str]) -> dict[str, str | None] | None:
     """The split of each image, where folders tell splits at the most; None where there are others."""
-    folders = {path: path.split("/")[:-1] for path in paths}
-    shared = _shared([*folders.values()])
+    folders = {path.rpartition("/")[0] for path in paths}
+    parts = {folder: folder.split("/") if folder else [] for folder in folders}
+    shared = _shared([*parts.values()])
     splits: dict[str, str | None] = {}
-    for path, parts in folders.items():
-        kinds = [split_of(part.rstrip(DIGITS)) for part in parts[shared:]]
+    for folder in folders:
+        kinds = [split_of(part.rstrip(DIGITS)) for part in parts[folder][shared:]]
         if None in kinds or len(set(kinds)) > 1:
             return None
-        splits[path] = kinds[0] if kinds else None
-    return splits
+        splits[folder] = kinds[0] if kinds else None
+    return {path: splits[path.rpartition("/")[0]] for path in paths}
 
 
 def _shared(folders: list[list[str]]) -> int:

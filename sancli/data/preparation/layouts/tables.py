@@ -24,11 +24,10 @@ SHOWN = 10
 
 def csv(seen: Seen) -> Layout | None:
     """A table beside the images, such as labels.csv with the columns image and label."""
-    images = Images(seen.listing.images)
-    claims, unread = choose_claims(seen, images)
+    claims, unread = choose_claims(seen)
     if not claims:
         return None
-    _check_missing(claims, images, skip=seen.hints.skip_missing)
+    _check_missing(claims, seen.listing.images, skip=seen.hints.skip_missing)
     entries = _agreed(_with_splits(claims, asked=seen.hints.split_col is not None))
     found = Layout("csv", _why(claims, entries))
     found.label_files = {one.table.name: one.table.sha256 for one in claims}
@@ -36,7 +35,7 @@ def csv(seen: Seen) -> Layout | None:
         entry = entries.get(path)
         found.images.append(unlabelled(path) if entry is None else Placed(path, entry.label, entry.split))
     found.left_out = [
-        Problem(entry.name, f"{entry.where()} names it, and it is not there", "skipped")
+        Problem(entry.name, f"labelled but not there: {entry.where()}", "skipped")
         for one in claims
         for entry in one.entries
         if entry.path is None
@@ -45,11 +44,11 @@ def csv(seen: Seen) -> Layout | None:
     return found
 
 
-def _check_missing(claims: list[Claim], images: Images, *, skip: bool) -> None:
+def _check_missing(claims: list[Claim], images: list[str], *, skip: bool) -> None:
     missing = [entry for one in claims for entry in one.entries if entry.path is None]
     if not missing or (skip and any(one.found for one in claims)):
         return
-    like = images.like(missing[0].name)
+    like = Images(images).like(missing[0].name)
     some = ", ".join(f"{shown([entry.name])} (line {entry.line:,})" for entry in missing[:SHOWN])
     raise DataError(
         f"{plural(len(missing), 'image')} of {missing[0].table} {_are(len(missing))} not in the source.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sancli.console import plural
 from sancli.data.listing import Listing, Problem
+from sancli.data.preparation.archives import without_ending
 from sancli.data.preparation.layouts.layout import SPLIT_NAMES, Layout, Placed, Seen, split_of, unlabelled
 from sancli.data.prepared import UNLABELLED
 from sancli.errors import DataError
@@ -21,10 +22,11 @@ class Tree:
     """Relative to the source, as everywhere."""
     children: list[str]
     """Names of the folders in the root."""
+    nested: bool = False
 
     def below(self, path: str) -> list[str]:
         """The parts of a path below the root; its own name is the last."""
-        return (path[len(self.root) + 1 :] if self.root else path).split("/")
+        return _parts(path[len(self.root) + 1 :] if self.root else path, nested=self.nested)
 
 
 def tree(listing: Listing) -> Tree:
@@ -34,8 +36,15 @@ def tree(listing: Listing) -> Tree:
         children = _children(listing, root)
         loose = any(_parent(path) == root for path in listing.images)
         if len(children) != 1 or loose or not _children(listing, _join(root, children[0])):
-            return Tree(root, listing.images, children)
+            names = [*dict.fromkeys(_parts(f"{name}/", nested=listing.nested)[0] for name in children)]
+            return Tree(root, listing.images, names, listing.nested)
         root = _join(root, children[0])
+
+
+def _parts(path: str, *, nested: bool) -> list[str]:
+    """The names in a path; of an archive inside an archive without its ending: cat.tar/1.png is in cat."""
+    *folders, name = path.split("/")
+    return [*(map(without_ending, folders) if nested else folders), name]
 
 
 def _parent(path: str) -> str:
@@ -52,12 +61,12 @@ def _children(listing: Listing, root: str) -> list[str]:
 
 def intel(seen: Seen) -> Layout | None:
     """seg_train/CLASS/, seg_test/CLASS/, seg_pred/ (the Intel scenes)."""
-    present = [
-        name for name in INTEL_NAMES if any(name in path.lower().split("/") for path in seen.listing.folders)
-    ]
+    nested = seen.listing.nested
+    there = {name.lower() for path in seen.listing.folders for name in _parts(f"{path}/", nested=nested)}
+    present = [name for name in INTEL_NAMES if name in there]
     found = Layout("intel", f"it has {', '.join(present)} of the Intel scenes")
     for path in seen.listing.images:
-        folders = path.split("/")[:-1]
+        folders = _parts(path, nested=nested)[:-1]
         marks = [index for index, name in enumerate(folders) if name.lower() in INTEL_NAMES]
         if not marks:
             found.left_out.append(Problem(path, "outside seg_train, seg_test and seg_pred", "left out"))
@@ -121,9 +130,14 @@ def _empty_classes(listing: Listing, found: Layout, *, depth_below: set[str]) ->
     names = [
         path.rpartition("/")[2]
         for path in listing.folders
-        if _parent(path).rpartition("/")[2].lower() in depth_below and path not in full
+        if path not in full and _inside(path, listing) in depth_below
     ]
     return [name for name in dict.fromkeys(names) if name.lower() not in depth_below | {UNLABELLED}]
+
+
+def _inside(path: str, listing: Listing) -> str:
+    """The name of the folder that a folder lies in."""
+    return "".join(_parts(path, nested=listing.nested)[-2:-1]).lower()
 
 
 def _ancestors(path: str) -> list[str]:
