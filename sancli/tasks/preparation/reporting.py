@@ -134,16 +134,16 @@ def draw_twins(shelf: Shelf, chosen: Selection, splits: dict[str, str]) -> dict[
         splits: Where each file that was taken has come to.
     """
     found: dict[str, Sets] = {}
-    for before, every in (("", chosen.duplicates.twins), ("near_", chosen.near)):
+    for identical, every in ((True, chosen.duplicates.twins), (False, chosen.near)):
         for kind in KINDS:
             if sets := [twins for twins in every if twins.kind == kind]:
-                groups = [draw_set(shelf, twins, splits) for twins in sets[:MOST_SETS]]
-                found[before + kind] = Sets(groups, len(sets))
+                groups = [draw_set(shelf, twins, splits, identical=identical) for twins in sets[:MOST_SETS]]
+                found[kind if identical else f"near_{kind}"] = Sets(groups, len(sets))
     return found
 
 
-def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str]) -> Group:
-    """One of them, side by side."""
+def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str], *, identical: bool) -> Group:
+    """One of them, side by side; of identical files it is said which were kept."""
     kept = {picture.path for picture in twins.kept}
     shots = [
         Shot(
@@ -151,7 +151,7 @@ def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str]) -> Group:
             image=shelf.thumb(picture.path, SIDE_PX),
             label=str(picture.label),
             split=splits.get(picture.path, picture.split or ""),
-            action="kept" if picture.path in kept else "dropped",
+            action=("kept" if picture.path in kept else "dropped") if identical else "",
         )
         for picture in twins.pictures[:MOST_TWINS]
     ]
