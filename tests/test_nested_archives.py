@@ -9,6 +9,7 @@ from folders import add_to_tar, class_tree, fill_tar, fill_zip, picture
 
 from sancli.data.preparation import archives
 from sancli.data.preparation.archives import budget, list_archive, read_members, unpack
+from sancli.data.preparation.layouts import Seen, recognise
 from sancli.errors import DataError
 
 TREE = class_tree("cat", "dog")
@@ -119,6 +120,25 @@ def test_a_change_between_two_looks_is_noticed(tmp_path):
         unpack(contents, contents.listing.images, tmp_path)
     fill_tar(tmp_path / "a.tar", dict.fromkeys(TREE, b"x"))
     unpack(contents, contents.listing.images[:1], tmp_path)  # its own size is what it has to have
+
+
+def layout_of(path):
+    """Name of the layout, and (split, class) of the images."""
+    found = recognise(Seen(list_archive(path).listing))
+    return found.name, sorted({(image.split or "", image.label or "") for image in found.images})
+
+
+def test_archives_named_for_classes_and_splits_lose_their_endings(tmp_path):
+    inner = {
+        name: fill_tar(tmp_path / "x.tgz", {f"{i}.png": i for i in range(3)}, "w:gz").read_bytes()
+        for name in ("cat.tar.gz", "dog.TGZ")
+    }
+    assert layout_of(fill_zip(tmp_path / "a.zip", inner)) == ("folders", [("", "cat"), ("", "dog")])
+    splits = {f"{name}.zip": fill_zip(tmp_path / "x.zip", TREE).read_bytes() for name in ("train", "valid")}
+    both = [(split, name) for split in ("train", "val") for name in ("cat", "dog")]
+    assert layout_of(fill_zip(tmp_path / "b.zip", splits)) == ("splits", both)
+    intel = {f"seg_{name}.zip": data for name, data in zip(("train", "test"), splits.values(), strict=True)}
+    assert layout_of(fill_zip(tmp_path / "c.zip", intel))[0] == "intel"
 
 
 def test_a_lone_wrapper_is_no_class(san, tmp_path, monkeypatch):

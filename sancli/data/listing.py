@@ -42,6 +42,9 @@ class Listing:
     """Those among them that may say what images show."""
     problems: list[Problem] = field(default_factory=list)
 
+    nested: bool = False
+    """Some of the folders are archives in an archive: the endings of their names say nothing."""
+
     def add_file(self, path: str) -> None:
         """Counts a regular file by its ending."""
         ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 -- a name is text here, not a place

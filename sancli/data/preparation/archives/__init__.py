@@ -64,6 +64,7 @@ def _look(path: Path, depth: int) -> Contents:
                 contents.sizes[member.name] = member.size
                 contents.listing.add_file(member.name)
     contents.listing.folders = list(parents([*folders, *contents.sizes]))
+    contents.listing.nested = depth > 0
     contents.listing.sort()
     return contents
 
