@@ -1,11 +1,16 @@
 """Files with labels, as people write them: read in any encoding, refused with the line that is wrong."""
 
+import json
+from pathlib import Path
+
 import pytest
+from folders import fill
 
 from sancli.data.listing import Listing, parents
 from sancli.data.preparation.labels.matching import Images, unsafe
 from sancli.data.preparation.labels.table import read_table
 from sancli.data.preparation.layouts import Hints, LabelFile, Seen, recognise
+from sancli.data.prepared import open_prepared
 from sancli.errors import DataError, UsageError
 
 PATHS = ("1.jpg", "2.jpg", "deep/3.jpg", "deep/caf\u00e9.png")
@@ -236,6 +241,21 @@ def test_the_original_intel_release_is_found_by_itself():
     assert [*found.label_files] == ["train-scene classification/train.csv"]
 
 
+def test_a_table_named_for_a_split_means_the_images_in_its_folder():
+    paths = ("train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.jpg")
+    found = placed({"train.csv": "id,label\n1,cat\n2,dog\n"}, paths)
+    assert found["train/1.jpg"] == (None, "cat")
+    assert found["test/1.jpg"] == ("unlabelled", None)
+
+
+def test_a_column_for_each_class_is_read_too():
+    text = "image,MEL,NV,BCC\n1,0.0,1.0,0.0\n2,1.0,0.0,0.0\n3,0,1,0\n"
+    assert placed({"ISIC_GroundTruth.csv": text})["2.jpg"] == (None, "MEL")
+    assert placed({"x.csv": text.replace("image", "scan")}, image_col="scan")["1.jpg"] == (None, "NV")
+    for other in ("0.3", "1.0", "2"):  # probabilities, two classes, numbers
+        assert "no labelled images" in str(refusal_of({"x.csv": text.replace("0.0,1.0", f"{other},1.0")}))
+
+
 def test_tables_named_for_splits_are_taken_together_and_others_are_not_mixed():
     train, test = "file,class\n1.jpg,cat\n2.jpg,dog\n", "file,class\ndeep/3.jpg,cat\n"
     assert placed({"train.csv": train, "test_labels.csv": test})["deep/3.jpg"] == ("test", "cat")
@@ -287,3 +307,23 @@ def test_rows_before_a_mistake_are_kept_with_it():
     table = read_table(b"a,b\n1,2\n3,4\n5\n", "x.csv")
     assert [row.cells for row in table.rows] == [["1", "2"], ["3", "4"]]
     assert "x.csv, line 4: has 1 column, and the header 2." in str(table.error)
+
+
+def test_from_the_command_line_to_a_folder_and_again(san, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill("shop", {f"images/{number}.png": number for number in range(12)})
+    table = Path("shop/items.csv")
+    table.write_text("file;class\n" + "".join(f"{number}.png;{'ab'[number % 2]}\n" for number in range(10)))
+    outcome = san("prepare", "shop", "--json")
+    assert outcome.code == 0, outcome.stderr
+    facts = json.loads(outcome.stdout)
+    assert (facts["layout"], facts["label_files"], facts["unlabelled"]) == ("csv", ["items.csv"], 2)
+    assert facts["counts"] == {"train": {"a": 4, "b": 4}, "val": {"a": 1, "b": 1}}
+    assert "nothing to do" in san("prepare", "shop").stderr
+    table.write_text(table.read_text().replace("3.png;b", "3.png;a"))
+    outcome = san("prepare", "shop")
+    assert (outcome.code, "the source has changed since" in outcome.stderr) == (6, True)
+    table.write_text("file;class\n../../x;a\n")
+    assert san("prepare", "shop", "--force", "--labels", "shop/items.csv").code == 3
+    assert san("prepare", "shop", "--labels", "item.csv").stderr.count("did you mean items.csv?") == 1
+    assert open_prepared(Path("data/shop")).is_whole()

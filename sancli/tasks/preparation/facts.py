@@ -79,6 +79,7 @@ def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int)
         "out": str(plan.out),
         "dry_run": plan.config.dry_run,
         "layout": plan.layout.name,
+        "label_files": sorted(plan.layout.label_files),
         "classes": sorted(learnt),
         "counts": counts,
         "unlabelled": unlabelled,

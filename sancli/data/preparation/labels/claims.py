@@ -1,5 +1,6 @@
 """What a table says about images: each row led to an image, with its label, or the line that is wrong."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sancli.data.preparation.labels.columns import Columns
@@ -47,19 +48,30 @@ class Claim:
         return [entry for entry in self.entries if entry.path is not None]
 
 
-def claim(table: Table, columns: Columns, images: Images) -> Claim:
-    """Leads each row to its image, up to the first that is wrong."""
+def claim(
+    table: Table, columns: Columns, images: Images, *, near: Callable[[str], bool] = lambda path: True
+) -> Claim:
+    """Leads each row to its image, up to the first that is wrong.
+
+    Args:
+        table: Its rows.
+        columns: Of image, label and split.
+        images: All that there are.
+        near: Whether an image is likely to be meant, where a name can stand for several.
+    """
     made = Claim(table, columns, error=table.error)
     beside = table.name.rpartition("/")[0]
     try:
         for row in table.rows:  # what stands before a mistake counts
-            made.entries.append(_entry(table, columns, row, images, beside))
+            made.entries.append(
+                _entry(table, columns, row, images.find(row.cells[columns.image], beside=beside), near)
+            )
     except DataError as error:
         made.error = error
     return made
 
 
-def _entry(table: Table, columns: Columns, row: Row, images: Images, beside: str) -> Entry:
+def _entry(table: Table, columns: Columns, row: Row, found: list[str], near: Callable[[str], bool]) -> Entry:
     name, label = row.cells[columns.image], row.cells[columns.label]
     split = None if columns.split is None else row.cells[columns.split]
     if not name:
@@ -78,7 +90,8 @@ def _entry(table: Table, columns: Columns, row: Row, images: Images, beside: str
             why=why,
             fix="write the place of the image below the source",
         )
-    found = images.find(name, beside=beside)
+    if len(found) > 1:
+        found = list(filter(near, found)) or found
     if len(found) > 1:
         raise wrong_line(
             table.name,

@@ -39,13 +39,18 @@ def find_columns(
         DataError: The column that was found is there twice.
     """
     places = (
-        _asked(table, "--image-col", image) if image else _usual(table, IMAGE_NAMES),
+        find_image(table, image),
         _asked(table, "--label-col", label) if label else _usual(table, LABEL_NAMES),
         _asked(table, "--split-col", split) if split else _usual(table, SPLIT_NAMES),
     )
     if places[0] is None or places[1] is None or places[0] == places[1]:
         return None
     return Columns(places[0], places[1], places[2])
+
+
+def find_image(table: Table, wanted: str | None) -> int | None:
+    """The column of the images alone; as `find_columns`."""
+    return _asked(table, "--image-col", wanted) if wanted else _usual(table, IMAGE_NAMES)
 
 
 def _asked(table: Table, option: str, wanted: str) -> int:

@@ -5,9 +5,10 @@ from collections import defaultdict
 from sancli.data.preparation.labels.claims import Claim, claim
 from sancli.data.preparation.labels.columns import find_columns, plain
 from sancli.data.preparation.labels.matching import Images
+from sancli.data.preparation.labels.onehot import from_one_hot
 from sancli.data.preparation.labels.table import Table, read_table
 from sancli.data.preparation.labels.text import shown, wrong_line
-from sancli.data.preparation.layouts.layout import LabelFile, Seen, split_of
+from sancli.data.preparation.layouts.layout import LabelFile, Seen, split_above, split_of
 from sancli.errors import DataError, SanError, UsageError
 
 ENDINGS = (".csv", ".tsv")
@@ -76,8 +77,12 @@ def _claim(seen: Seen, table: Table, images: Images) -> Claim | None:
     """
     hints = seen.hints
     columns = find_columns(table, image=hints.image_col, label=hints.label_col, split=hints.split_col)
+    if columns is None and not (hints.label_col or hints.split_col):
+        table = from_one_hot(table, hints.image_col) or table
+        columns = find_columns(table, image=hints.image_col)
     if columns is not None:
-        one = claim(table, columns, images)
+        split = split_of_table(table.name)  # train/1.jpg and test/1.jpg: train.csv means the first
+        one = claim(table, columns, images, near=lambda path: split in (None, split_above(path)))
         if hints.labels is not None:
             return one
         if _says_what_folders_say(one):

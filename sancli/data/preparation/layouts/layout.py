@@ -96,12 +96,13 @@ def split_of(name: str) -> str | None:
 
 def splits_by_folder(paths: Sequence[str]) -> list[str | None]:
     """The split of each image by a folder above it; None for all, unless every one has such a folder."""
-    splits = [_split_above(path) for path in paths]
+    splits = [split_above(path) for path in paths]
     if None in splits or "train" not in splits or len(set(splits)) == 1:
         return [None] * len(splits)
     return splits
 
 
-def _split_above(path: str) -> str | None:
+def split_above(path: str) -> str | None:
+    """The split that the nearest folder above an image is named for."""
     folders = path.split("/")[-2::-1]
     return next((split for name in folders if (split := split_of(name.rstrip(DIGITS)))), None)
