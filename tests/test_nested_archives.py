@@ -102,6 +102,20 @@ def test_bombs_inside_count_against_the_outermost(tmp_path, monkeypatch, outer):
         unpack(contents, contents.listing.images, tmp_path)
 
 
+def test_a_zip_cut_off_behind_one_inside_it_is_not_that_one(tmp_path):
+    inner = fill_zip(tmp_path / "b.zip", TREE).read_bytes()
+    path = fill_zip(tmp_path / "a.zip", {"1.zip": inner, "2.zip": inner})
+    path.write_bytes(path.read_bytes()[: 2 * len(inner) + 70])
+    with broken("the table of an archive inside it"):
+        list_archive(path)
+
+
+def test_a_zip_behind_a_program_is_read(tmp_path):
+    path = fill_zip(tmp_path / "a.exe", TREE)
+    path.write_bytes(b"MZ" + b"\x90" * 3000 + path.read_bytes())
+    assert list_archive(path).listing.images == list(TREE)
+
+
 def test_a_bomb_of_bombs_ends(tmp_path, monkeypatch):
     data = bytes(2**22)
     for _ in range(6):

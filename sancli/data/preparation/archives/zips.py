@@ -14,6 +14,7 @@ from sancli.data.preparation.archives.streams import Counted, buffered
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 LOCAL_HEADER_BYTES = 30
 """Before its name and extra field."""
+LOCAL_HEADER = b"PK\x03\x04"
 UTF_8_FLAG = 0x800
 
 
@@ -27,6 +28,9 @@ def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
     archive = zipfile.ZipFile(file)  # the file is closed by whoever has opened it
     infos = archive.infolist()
     budget.expect(sum(info.file_size for info in infos))
+    file.seek(0)
+    if infos and min(info.header_offset for info in infos) and file.read(4) == LOCAL_HEADER:
+        raise zipfile.BadZipFile("it is the table of an archive inside it, and its own is missing")
     _check_overlap(infos, archive.start_dir)
     _check_names(file, infos)
     return [
