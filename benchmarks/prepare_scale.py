@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 import tarfile
@@ -130,17 +131,20 @@ def prepare(source: Path, out: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "sancli", "prepare", str(source), str(out), "--json", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began, peak = time.monotonic(), 0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile("w+") as stdout:
         with subprocess.Popen(command, env=environment, stdout=stdout) as process:
             while process.poll() is None:
                 peak = max(peak, sum(map(memory_kib, family(process.pid))))
                 time.sleep(SAMPLE_S)
         took = time.monotonic() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)  # those of its workers are among them
         assert process.returncode == 0, process.returncode
         stdout.seek(0)
         facts = json.load(stdout)
     return {
         "seconds": round(took, 1),
+        "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_mib": round(peak / 1024),
         "taken": facts["images_taken"],
         "classes": len(facts["classes"]),
