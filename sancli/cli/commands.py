@@ -65,7 +65,7 @@ def san(
 @app.command()
 @common
 def prepare(
-    source: Annotated[Path, typer.Argument(help="A folder of images, or a zip archive of one.")],
+    source: Annotated[Path, typer.Argument(help="A folder of images, or a zip or tar of one.")],
     out: Annotated[Path | None, typer.Argument(help="Where to. Default: data/<name of the source>.")] = None,
     layout: Annotated[
         str,
