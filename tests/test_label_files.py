@@ -253,7 +253,7 @@ def test_a_column_for_each_class_is_read_too():
     assert placed({"ISIC_GroundTruth.csv": text})["2.jpg"] == (None, "MEL")
     assert placed({"x.csv": text.replace("image", "scan")}, image_col="scan")["1.jpg"] == (None, "NV")
     for other in ("0.3", "1.0", "2"):  # probabilities, two classes, numbers
-        assert "no labelled images" in str(refusal_of({"x.csv": text.replace("0.0,1.0", f"{other},1.0")}))
+        assert "looked for" in str(refusal_of({"x.csv": text.replace("0.0,1.0", f"{other},1.0")}))
 
 
 def test_tables_named_for_splits_are_taken_together_and_others_are_not_mixed():

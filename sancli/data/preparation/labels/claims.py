@@ -63,9 +63,8 @@ def claim(
     beside = table.name.rpartition("/")[0]
     try:
         for row in table.rows:  # what stands before a mistake counts
-            made.entries.append(
-                _entry(table, columns, row, images.find(row.cells[columns.image], beside=beside), near)
-            )
+            found = images.find(row.cells[columns.image], beside=beside)
+            made.entries.append(_entry(table, columns, row, found, near))
     except DataError as error:
         made.error = error
     return made

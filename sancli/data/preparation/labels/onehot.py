@@ -1,4 +1,4 @@
-"""Tables with a column for each class and a 1 in one of them (the ISIC challenges): to one column of labels."""
+"""Tables with a column for each class and a 1 in one of them (as ISIC has them): to one column of labels."""
 
 from dataclasses import replace
 
