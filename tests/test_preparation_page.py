@@ -181,6 +181,19 @@ def test_every_class_has_its_sheet_and_files_without_one_too(san, place):
     assert [image.size for image in page.images()[:3]] == [(6 * 128, 2 * 128)] * 2 + [(3 * 128, 128)]
 
 
+def test_classes_of_imagenet_are_named_for_people(san, place):
+    tree = {f"val/ILSVRC2012_val_{i:08}.JPEG": photo(i) for i in range(1, 5)}
+    rows = "".join(
+        f"ILSVRC2012_val_{i:08},n0144{[0, 3][i % 2]}{[764, 537][i % 2]} 1 2 3 4\n" for i in range(1, 5)
+    )
+    fill("set", tree | {"val/LOC_val_solution.csv": f"ImageId,PredictionString\n{rows}".encode()})
+    outcome = san("prepare", "set", "out")
+    assert outcome.code == 0, outcome.stderr
+    words = Page("out/report.html").words
+    assert "class val n01440764 tench 2 n01443537 goldfish 2 all 4" in words
+    assert san("prepare", "--check", "out").stderr.splitlines()[-1:] != ["Next: san train out"]
+
+
 def test_the_page_stays_small_however_many_classes():
     counts = {"train": {f"c{i:05}": i for i in range(5000)}}
     assert shown_classes(counts) == [f"c{i:05}" for i in range(MOST_ROWS)]

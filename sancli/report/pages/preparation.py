@@ -118,7 +118,8 @@ def write_page(path: Path, facts: dict[str, Any], pictures: Pictures) -> None:
 
     Args:
         path: Where to.
-        facts: What --json prints, and name, options, source and command of the preparation.
+        facts: What --json prints; and name, options, origin, again (the command), known_as (what people call
+            a class) of the preparation.
         pictures: Thumbnails.
     """
     values = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sancli.console import progress
+from sancli.data.imagenet import names
 from sancli.data.images import BadImage, load_image
 from sancli.data.preparation.duplicates import KINDS, Twins
 from sancli.data.preparation.picture import Picture
@@ -99,6 +100,7 @@ def write_report(
         "name": plan.source.name,
         "options": written.manifest.options,
         "origin": written.manifest.source,
+        "known_as": names() if plan.layout.whole else {},
         "again": shlex.join(["san", "prepare", *again.arguments()]),
     }
     write_page(folder / PAGE, facts | known, pictures)

@@ -17,7 +17,8 @@ def check(root: Path) -> None:
     Raises:
         DataError: A file is missing, changed, unreadable or not of the folder.
     """
-    verdict = verify(open_prepared(root))
+    prepared = open_prepared(root)
+    verdict = verify(prepared)
     faults = verdict.faults
     for kind, paths in faults.items():
         for path in paths[:SHOWN]:
@@ -41,4 +42,5 @@ def check(root: Path) -> None:
             fix="put them back, or prepare it again with --force, from the source.",
         )
     result(f"{root} is whole: {plural(verdict.images, 'image')}, each as san prepare left it.")
-    next_command("san", "train", root)
+    if "train" in prepared.splits:
+        next_command("san", "train", root)
