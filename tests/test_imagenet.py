@@ -292,3 +292,6 @@ def test_the_training_tar_of_tars_goes_to_train_whole(san, place):
     assert "Layout: imagenet-train, because it holds a tar for each of 3 wnids" in outcome.stderr
     manifest = open_prepared(Path("data/ILSVRC2012_img_train")).manifest
     assert manifest.counts == {"train": {"n01440764": 1, "n01443537": 2, "n01484850": 3}}
+    assert san("prepare", "ILSVRC2012_img_train.tar", "split", "--val", "0.3").code == 0
+    counts = open_prepared(Path("split")).manifest.counts
+    assert counts["val"] == {"n01440764": 0, "n01443537": 1, "n01484850": 1}

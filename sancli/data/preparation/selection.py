@@ -35,16 +35,16 @@ def shares(images: Iterable[Placed], config: PrepareConfig, *, whole: bool) -> d
     Args:
         images: All of them.
         config: What is wanted.
-        whole: The source is a benchmark, of which nothing is split off or left out.
+        whole: The source is a benchmark, of which nothing is left out; training images alone can be split.
 
     Raises:
         UsageError: A share was asked for of a split that the source brings, or of a benchmark.
     """
-    if whole:
-        _check_nothing_asked(config)
-        return {}
     brought = {image.split for image in images if image.label is not None}
     wanted = {"test": config.test, "val": config.val}
+    if whole:
+        _check_nothing_asked(config, may_split=brought == {"train"})
+        return {split: share for split, share in wanted.items() if share != getattr(PrepareConfig, split)}
     for split, default in (("val", PrepareConfig.val), ("test", PrepareConfig.test)):
         if split in brought and wanted[split] != default:
             raise UsageError(
@@ -55,8 +55,8 @@ def shares(images: Iterable[Placed], config: PrepareConfig, *, whole: bool) -> d
     return {split: share for split, share in wanted.items() if share and split not in brought}
 
 
-def _check_nothing_asked(config: PrepareConfig) -> None:
-    for name in ("val", "test", "min_per_class", "max_per_class", "group_by"):
+def _check_nothing_asked(config: PrepareConfig, *, may_split: bool) -> None:
+    for name in ("min_per_class", "max_per_class", "group_by", *(() if may_split else ("val", "test"))):
         option, value = f"--{name.replace('_', '-')}", getattr(config, name)
         if value != getattr(PrepareConfig, name):
             raise UsageError(
@@ -87,7 +87,7 @@ def select(
         DataError: Fewer than two classes are left; or no image, of what is taken whole.
     """
     if whole:
-        return _take_whole(pictures, config)
+        return _take_whole(pictures, to_split, config)
     found = Selection()
     if config.duplicates == "off":
         kept = pictures
@@ -110,8 +110,9 @@ def select(
     return found
 
 
-def _take_whole(pictures: list[Picture], config: PrepareConfig) -> Selection:
-    found = Selection(pictures=sorted(pictures, key=Picture.order))
+def _take_whole(pictures: list[Picture], to_split: dict[str, float], config: PrepareConfig) -> Selection:
+    taken = split_off(pictures, to_split, seed=config.seed) if to_split else pictures
+    found = Selection(pictures=sorted(taken, key=Picture.order))
     if config.duplicates != "off":
         found.duplicates = find_duplicates(pictures, drop=False)
         found.problems += found.duplicates.problems
