@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sancli import cli, console
+from sancli.data.preparation import scan
 from sancli.ops.cpu import build, library
 
 SETS = tuple(build.INSTRUCTION_SETS)
@@ -61,6 +62,12 @@ def fresh_console(monkeypatch):
     """Each test starts with the default settings; lines are not wrapped, as in a pipe."""
     vars(console.settings).update(vars(console.Settings()))
     monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_read_here(monkeypatch):
+    """Workers take half a second to start; test_scan.py starts them."""
+    monkeypatch.setattr(scan, "IN_PROCESS", 64)
 
 
 @pytest.fixture

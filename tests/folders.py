@@ -1,6 +1,7 @@
 """Small folders of images and other things, for the tests of `san prepare`."""
 
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -31,6 +32,23 @@ def fill_zip(path, tree, **options):
         for name, content in tree.items():
             archive.writestr(name, picture(content) if isinstance(content, int) else content)
     return Path(path)
+
+
+def fill_tar(path, tree, mode="w", **options):
+    """The same in a tar; mode w:gz, w:bz2 or w:xz packs it."""
+    with tarfile.open(path, mode, **options) as archive:
+        for name, content in tree.items():
+            add_to_tar(archive, name, picture(content) if isinstance(content, int) else content)
+    return Path(path)
+
+
+def add_to_tar(archive, name, data=b"", **fields):
+    """One member, with other fields of its header, such as type."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    archive.addfile(info, io.BytesIO(data))
 
 
 def class_tree(*classes, count=4, start=0, prefix=""):

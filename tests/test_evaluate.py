@@ -4,10 +4,14 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from small_run import CLASSES, draw, prepared_folder, trained_run
+
+from sancli.data.prepared import Sample
+from sancli.tasks.evaluate import matched
 
 FILES = {
     "metrics.json",
@@ -96,6 +100,15 @@ def test_classes_are_matched_by_name_and_never_by_order(san, here):
     assert (out / "confusion_matrix.csv").read_text() == (
         "true \\ predicted,blue,green,red\nblue,4,0,0\ngreen,0,4,0\nred,0,0,4\n"
     )
+
+
+def test_folders_named_by_wnid_meet_the_names_that_imagenet_networks_know(capsys):
+    samples = [Sample(Path("1"), 0), Sample(Path("2"), 1)]
+    found = matched(samples, ("n01443537", "n02119789"), ("tench", "kit fox", "goldfish", "other"))
+    assert [sample.label for sample in found] == [2, 1]
+    assert "no images of tench, other" in capsys.readouterr().err
+    own = matched(samples[:1], ("n01440764",), ("tench", "n01440764"))
+    assert own[0].label == 1  # its own name counts more
 
 
 def test_classes_without_images_are_named_and_left_out_of_the_mean(san, here):

@@ -22,7 +22,15 @@ MAY_IMPORT = {
 }
 ONLY_IN = {  # a heavy or fickle library has one door
     "cupy": ("ops/cuda/",),
-    "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
+    "imagehash": ("data/preparation/near.py",),
+    "PIL": (
+        "data/images.py",
+        "data/modes.py",
+        "data/scenes/",
+        "data/transforms.py",
+        "report/",
+        "data/preparation/resizing.py",
+    ),
     "rich": ("console.py",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),

@@ -1,10 +1,14 @@
 """Each way to lay out images is recognised by names alone, and what fits none is explained."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from sancli.config import PrepareConfig
 from sancli.data.listing import Listing, parents
-from sancli.data.preparation.layouts import LAYOUTS, recognise
-from sancli.errors import DataError
+from sancli.data.preparation.layouts import LAYOUTS, Hints, Seen, recognise
+from sancli.errors import DataError, SanError, UsageError
 
 
 def listing(*paths, empty=()):
@@ -17,7 +21,7 @@ def listing(*paths, empty=()):
 
 def seen(*paths, wanted="auto", empty=()):
     """The layout's name, and {path: (split, class)}."""
-    found = recognise(listing(*paths, empty=empty), source="photos", wanted=wanted)
+    found = recognise(Seen(listing(*paths, empty=empty), "photos"), wanted)
     return found.name, {image.path: (image.split, image.label) for image in found.images}
 
 
@@ -88,18 +92,18 @@ def test_the_intel_scenes_doubled_or_single_at_any_depth(double, above):
 
 
 def test_images_outside_every_class_are_named():
-    found = recognise(listing("logo.png", "cat/1.jpg", "dog/1.jpg"), source="x")
+    found = recognise(Seen(listing("logo.png", "cat/1.jpg", "dog/1.jpg")))
     assert [problem.path for problem in found.left_out] == ["logo.png"]
-    found = recognise(listing("train/x.jpg", "train/a/1.jpg", "test/a/1.jpg", "notes/z.png"), source="x")
+    found = recognise(Seen(listing("train/x.jpg", "train/a/1.jpg", "test/a/1.jpg", "notes/z.png")))
     assert [problem.path for problem in found.left_out] == ["notes/z.png", "train/x.jpg"]
 
 
 def test_empty_class_folders_are_named():
-    assert recognise(listing("a/1.jpg", "b/1.jpg", empty=["c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing("a/1.jpg", "b/1.jpg", empty=["c"]))).empty == ["c"]
     paths = ("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg")
-    assert recognise(listing(*paths, empty=["train/c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing(*paths, empty=["train/c"]))).empty == ["c"]
     paths = ("seg_train/seg_train/a/1.jpg", "seg_test/seg_test/a/1.jpg")
-    assert recognise(listing(*paths, empty=["seg_train/seg_train/c"]), source="x").empty == ["c"]
+    assert recognise(Seen(listing(*paths, empty=["seg_train/seg_train/c"]))).empty == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,8 @@ def test_what_fits_no_layout_says_what_was_found_and_what_is_expected(paths, fou
     words = refusal(*paths)
     assert found in words
     assert "photos/\n      cat/1.jpg\n      dog/2.jpg" in words
-    assert all(str(layout.__doc__).rstrip(".") in words for layout in LAYOUTS)
+    assert "--labels FILE" in words
+    assert all(str(layout.__doc__).rstrip(".").lower() in words.lower() for layout in LAYOUTS.values())
     assert len(words.splitlines()) <= 6
 
 
@@ -137,11 +142,103 @@ def test_two_folders_for_one_split_are_refused():
 
 def test_a_layout_that_was_asked_for_has_that_for_its_reason():
     paths = ("seg_train/sea/1.jpg", "seg_test/sea/2.jpg", "seg_pred/3.jpg")
-    assert recognise(listing(*paths), source="x", wanted="folders").why == "--layout folders says so"
-    assert recognise(listing(*paths), source="x").why.endswith("of the Intel scenes")
+    assert recognise(Seen(listing(*paths)), "folders").why == "--layout folders says so"
+    assert recognise(Seen(listing(*paths))).why.endswith("of the Intel scenes")
 
 
 def test_a_layout_that_was_asked_for_is_the_only_one_tried():
     words = refusal("cat/1.jpg", "dog/1.jpg", wanted="intel")
     assert "seg_train/CLASS/" in words
     assert "train/CLASS/, val" not in words
+
+
+def test_labels_in_file_names_are_recognised():
+    name, images = seen("cat.001.jpg", "cat.002.jpg", "dog.001.jpg", "dog.2.jpg", "notes/readme.txt")
+    assert name == "names"
+    assert images["dog.2.jpg"] == (None, "dog")
+    paths = [
+        f"images/{breed}_{number}.jpg" for breed in ("Abyssinian", "yorkshire_terrier") for number in (1, 12)
+    ]
+    name, images = seen(*paths, empty=["annotations"])
+    assert (name, images["images/yorkshire_terrier_12.jpg"]) == ("names", (None, "yorkshire_terrier"))
+    _, images = seen("sea lion (1).png", "sea lion (2).png", "B2-1.png", "B2-2.png")
+    assert {label for _, label in images.values()} == {"sea lion", "B2"}
+
+
+def test_dogs_against_cats_as_kaggle_has_it():
+    paths = [f"train/{name}.{number}.jpg" for name in ("cat", "dog") for number in range(3)]
+    name, images = seen(*paths, "test1/1.jpg", "test1/2.jpg")
+    assert name == "names"
+    assert images["train/cat.0.jpg"] == ("train", "cat")
+    assert images["test1/1.jpg"] == ("unlabelled", None)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("IMG_1.jpg", "IMG_2.jpg", "DSC_1.jpg", "DSC_2.jpg"),
+        ("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
+        ("cat1.jpg", "dog2.jpg", "cow3.jpg", "pig4.jpg"),
+        ("cat1.jpg", "cat2.jpg", "dog1.jpg", "dog2.jpg", "x.jpg", "y.jpg"),
+        ("photo.jpg", "img-a.jpg"),
+    ],
+)
+def test_file_names_that_tell_nothing_are_no_labels(paths):
+    assert "no labelled images" in refusal(*paths)
+
+
+def test_class_folders_win_over_file_names():
+    assert seen("a/cat.1.jpg", "a/cat.2.jpg", "b/dog.1.jpg", "b/dog.2.jpg")[0] == "folders"
+
+
+def by_expression(expression, *paths):
+    found = recognise(Seen(listing(*paths), "photos", Hints(label_regex=expression)))
+    return {image.path: (image.split, image.label) for image in found.images}, found
+
+
+def test_an_expression_finds_the_label():
+    paths = ("01_cat_x.jpg", "02_dog_x.jpg", "logo.png")
+    images, found = by_expression(r"\d+_(.+)_x", *paths)
+    assert images == {"01_cat_x.jpg": (None, "cat"), "02_dog_x.jpg": (None, "dog")}
+    assert [problem.path for problem in found.left_out] == ["logo.png"]
+    images, _ = by_expression(r"(x|y)/(?P<label>\w+)/", "x/cat/1.jpg", "y/dog/1.jpg")
+    assert images["y/dog/1.jpg"] == (None, "dog")
+    images, _ = by_expression(r"^(.)", "train/a1.jpg", "test/b1.jpg", "train/b2.jpg")
+    assert images["test/b1.jpg"] == ("test", "b")
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("(", "is no regular expression"),
+        ("cat", "does not say which part is the label"),
+        ("(zebra)", "fits no image of 1 image"),
+    ],
+)
+def test_an_expression_that_cannot_work_is_refused(expression, words):
+    with pytest.raises(SanError, match=re.escape(words)):
+        by_expression(expression, "cat_1.jpg")
+
+
+def test_every_layout_can_be_asked_for():
+    assert {"auto", *LAYOUTS} == {*PrepareConfig.LAYOUTS}
+
+
+def test_what_is_said_about_labels_needs_a_layout_that_obeys():
+    for settings in (
+        {"layout": "folders", "labels": "x.csv"},
+        {"layout": "csv", "label_regex": "(.)"},
+        {"layout": "imagenet-val", "label_col": "x"},
+        {"label_regex": "(.)", "skip_missing": True},
+    ):
+        with pytest.raises(UsageError, match=r"together|does not go with"):
+            PrepareConfig(source="x", **settings)
+
+
+def test_the_readme_has_every_layout_with_a_test_that_exists():
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", readme, re.MULTILINE)
+    assert {name for name, _ in rows} == {*LAYOUTS}
+    tests = "".join(path.read_text("utf-8") for path in (root / "tests").glob("test_*.py"))
+    assert all(f"def {test}(" in tests for _, test in rows)

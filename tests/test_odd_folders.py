@@ -108,7 +108,7 @@ def test_no_classes_or_one_is_explained(san, place, tree):  # row 21
 
 def test_a_source_that_is_not_there_or_no_folder(san, place):
     fill("x", {"a.tar": b"x" * 600})
-    for source, words in (("nowhere", "does not exist"), ("x/a.tar", "is not a zip")):
+    for source, words in (("nowhere", "does not exist"), ("x/a.tar", "is neither a zip nor a tar")):
         outcome = san("prepare", source)
         assert outcome.code == 3
         assert words in outcome.stderr

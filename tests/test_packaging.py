@@ -24,6 +24,10 @@ def test_the_kernels_folder_is_shipped_and_is_no_package():
     assert not (kernels() / "__init__.py").is_file()
 
 
+def test_the_templates_of_the_pages_are_shipped():
+    assert (resources.files("sancli") / "report/pages/templates/preparation.html").is_file()
+
+
 def test_the_command_is_installed():
     (script,) = (s for s in metadata.entry_points(group="console_scripts") if s.name == "san")
     assert script.value == "sancli.cli:main"

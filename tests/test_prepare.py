@@ -3,20 +3,15 @@
 import csv
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from folders import class_tree, contents, fill, fill_zip, picture
 
-import sancli
 from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 from sancli.tasks import prepare as task
+from sancli.tasks.preparation import writing
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -215,7 +210,8 @@ def test_json_is_one_object_with_the_same_facts(san, place):
     }
     again = json.loads(san("prepare", "pets", "--json").stdout)
     assert again["unchanged"] is True
-    assert facts.keys() - again.keys() == {"turned", "several_frames", "duplicates", "classes_left_out"}
+    only_once = {"turned", "several_frames", "images", "duplicates", "near_duplicates", "classes_left_out"}
+    assert facts.keys() - again.keys() == only_once
     same = facts.keys() & again.keys() - {"unchanged", "written"}
     assert {key: again[key] for key in same} == {key: facts[key] for key in same}
 
@@ -296,9 +292,9 @@ def test_an_interruption_leaves_nothing(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for step in ("scan_files", "place_files", "write_prepared"):
+    for module, step in ((task, "scan_files"), (writing, "place_files"), (writing, "write_prepared")):
         with monkeypatch.context() as patch:
-            patch.setattr(task, step, interrupt)
+            patch.setattr(module, step, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 task.run(task.PrepareConfig(source=Path("pets")))
         assert list(Path("data").iterdir()) == []
@@ -313,60 +309,10 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(task, "write_prepared", interrupt)
+    monkeypatch.setattr(writing, "write_prepared", interrupt)
     with pytest.raises(KeyboardInterrupt):
         task.run(config)
     assert contents("data") == before
-
-
-def start():
-    env = os.environ | {"PYTHONPATH": str(Path(sancli.__file__).parent.parent)}
-    command = [sys.executable, "-m", "sancli", "prepare", "a.zip"]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(san, place):
-    fill_zip("a.zip", class_tree("cat", "dog", count=40))
-    rand, killed = random.Random(0), 0
-    for _ in range(4):
-        with start() as process:
-            time.sleep(rand.uniform(0.3, 0.9))
-            process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        assert not Path("data/a").exists() or open_prepared(Path("data/a")).is_whole()
-    assert san("prepare", "a.zip").code == 0
-    assert [path.name for path in Path("data").iterdir()] == ["a"]
-    assert san("prepare", "a.zip", "once").code == 0
-    assert contents("data/a") == contents("once")
-
-
-def test_sigterm_leaves_nothing(place):
-    fill_zip("a.zip", class_tree("cat", "dog", count=200))
-    with start() as process:
-        deadline = time.monotonic() + 20
-        while not list(Path().glob("data/.a.*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.terminate()
-        process.communicate()
-    assert process.returncode == 143
-    assert list(Path("data").iterdir()) == []
-
-
-def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
-    fill("pets", PETS)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfile", full)
-    outcome = san("prepare", "pets", "--link", "copy")
-    assert outcome.code == 6
-    assert "no space" in outcome.stderr
-    assert list(Path("data").iterdir()) == []
-    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
-    outcome = san("prepare", fill_zip("a.zip", PETS))
-    assert outcome.code == 6
-    assert "10 B are free" in outcome.stderr
 
 
 def test_many_classes_do_not_flood_the_screen(san, place):

@@ -1,23 +1,25 @@
 """Every image is read once, in processes or here, with one result; and no file can stop it."""
 
+import functools
 import hashlib
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from faults import faulty
 from folders import class_tree, fill, picture
 from PIL import Image
 
+import sancli
 from sancli import console
 from sancli.data.preparation import scan
-from sancli.data.preparation.scan import hash_file, hash_source, scan_file, scan_files
+from sancli.data.preparation.bounds import Bounds
+from sancli.data.preparation.inspection import scan_file
+from sancli.data.preparation.scan import hash_file, hash_source, scan_files
+from sancli.data.preparation.workers import Crew
 
 MAX_PIXELS = 10**6
 
@@ -47,61 +49,71 @@ def test_processes_and_this_one_find_the_same_in_the_same_order(tmp_path):
     assert [found.sha256 for found in in_processes] == scan.hash_files(paths)
 
 
-def crash_on(path, max_pixels):
-    """Stands for a decoder with a bug, in a worker."""
-    if path.name == "crash.png":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return scan_file(path, max_pixels)
+def crew(paths, size=2, **limits):
+    """{name: reason} of the files, by workers with these bounds."""
+    work = functools.partial(faulty, max_pixels=MAX_PIXELS)
+    found = dict(Crew(work, paths, Bounds(**limits), size).results())
+    return {path.stem: found[index].reason for index, path in enumerate(paths)}
 
 
-def crash_in_chunk(paths, max_pixels):
-    return [crash_on(path, max_pixels) for path in paths]
+def test_faults_of_decoders_cost_the_files_that_show_them(tmp_path):
+    faults = {
+        "crash": "the decoder crashed on it",
+        "hang": "takes too long to decode (over 0 s)",
+        "memory": "not enough memory to decode it",
+        "once": None,  # it was well at the second time
+    }
+    paths = many(tmp_path, 60)
+    for number, name in enumerate(faults):
+        paths.insert(10 * number, fill(tmp_path, {f"{name}.png": 900 + number}) / f"{name}.png")
+    reasons = crew(paths, memory_bytes=2**28, seconds=0.3, seconds_per_mb=0)
+    assert {name: reasons.pop(name) for name in faults} == faults
+    assert reasons == {path.stem: scan_file(path, MAX_PIXELS).reason for path in many(tmp_path, 60)}
 
 
-def test_a_decoder_that_crashes_costs_one_file(tmp_path, monkeypatch):
-    paths = many(tmp_path)
-    crash = tmp_path / "crash.png"
-    crash.write_bytes(picture(5000))
-    monkeypatch.setattr(scan, "_scan_chunk", crash_in_chunk)
-    monkeypatch.setattr(scan, "scan_file", crash_on)
-    found = scan_files([*paths[:50], crash, *paths[50:]], max_pixels=MAX_PIXELS, workers=2)
-    assert found[50].reason == "the decoder crashed on it"
-    assert found[50].sha256 == hash_file(crash)
-    monkeypatch.undo()
-    assert found[:50] + found[51:] == [scan_file(path, MAX_PIXELS) for path in paths]
+def test_a_file_that_sleeps_is_bound_by_the_clock(tmp_path):
+    began = time.monotonic()
+    path = fill(tmp_path, {"sleep.png": 1}) / "sleep.png"
+    reasons = crew([path], memory_bytes=2**30, seconds=0.05, seconds_per_mb=0)
+    assert reasons == {"sleep": "takes too long to decode (over 0 s)"}
+    assert time.monotonic() - began < 20
+
+
+def test_a_bug_in_a_worker_is_told(tmp_path):
+    with pytest.raises(KeyError, match="a bug"):
+        crew([tmp_path / "bug.png"], memory_bytes=2**30)
+
+
+def test_a_picture_that_needs_too_much_memory_is_named(tmp_path):
+    Image.new("L", (3000, 3000)).save(tmp_path / "x.png")
+    work = functools.partial(scan_file, max_pixels=10**9)
+    found = dict(Crew(work, [tmp_path / "x.png"], Bounds(memory_bytes=2**24), 1).results())
+    assert found[0].reason == "not enough memory to decode it"
 
 
 def test_where_no_worker_starts_images_are_scanned_without(tmp_path, monkeypatch):
     paths = many(tmp_path)
-    monkeypatch.setattr(scan, "_pool", dying_pool)
+    monkeypatch.setattr("sancli.data.preparation.workers.serve", os._exit)
     found = scan_files(paths, max_pixels=MAX_PIXELS, workers=2)
     assert found == [scan_file(path, MAX_PIXELS) for path in paths]
 
 
-@contextmanager
-def dying_pool(workers):
-    """Its processes end before they have done anything, as in a script without a main guard."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=os._exit, initargs=(1,)) as pool:
-        yield pool
-
-
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
-    """Their command line holds this folder's name through the path of the script."""
     script = tmp_path / "parent_that_dies.py"
     script.write_text(
-        "import os, sys\n"
-        "from sancli.data.preparation import scan\n"
+        "import os\n"
+        "from pathlib import Path\n"
+        "from sancli.data.preparation.bounds import Bounds\n"
+        "from sancli.data.preparation.workers import Crew\n"
+        "def pid(path): return os.getpid()\n"
         "if __name__ == '__main__':\n"
-        "    with scan._pool(2) as pool:\n"
-        "        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)\n"
-        "        os.kill(os.getpid(), 9)\n"
+        "    crew = Crew(pid, [Path()] * 64, Bounds(2**30), 2)\n"
+        "    print(*{worker for _, (_, worker) in zip(range(60), crew.results())}, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
     )
-    import sancli
-
     env = os.environ | {"PYTHONPATH": str(Path(sancli.__file__).parent.parent)}
     done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, check=False)
-    workers = list(map(int, done.stdout.split()))
+    workers = [*map(int, done.stdout.split())]
     assert workers
     deadline = time.monotonic() + 10
     while any(map(is_alive, workers)) and time.monotonic() < deadline:

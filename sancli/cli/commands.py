@@ -36,7 +36,7 @@ from sancli.config import (
     TrainConfig,
 )
 
-MODEL, LEARNING, IMAGES, RUN = "Model", "Learning", "Images", "Run"
+MODEL, LEARNING, IMAGES, RUN, LABELS = "Model", "Learning", "Images", "Run", "Labels"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +65,7 @@ def san(
 @app.command()
 @common
 def prepare(
-    source: Annotated[Path, typer.Argument(help="A folder of images, or a zip archive of one.")],
+    source: Annotated[Path, typer.Argument(help="A folder of images, or a zip or tar of one.")],
     out: Annotated[Path | None, typer.Argument(help="Where to. Default: data/<name of the source>.")] = None,
     layout: Annotated[
         str,
@@ -73,6 +73,38 @@ def prepare(
             help=f"{', '.join(PrepareConfig.LAYOUTS)}.", autocompletion=one_of(*PrepareConfig.LAYOUTS)
         ),
     ] = PrepareConfig.layout,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A table with a column of images and one of labels, or a list of ImageNet's labels.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    image_col: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column of the images.", rich_help_panel=LABELS),
+    ] = None,
+    label_col: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column of the labels.", rich_help_panel=LABELS),
+    ] = None,
+    split_col: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column that says train, val or test.", rich_help_panel=LABELS),
+    ] = None,
+    label_regex: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help=r"Finds the label in file names, as in '(.+)_\d+\.jpg'; with a slash in it, in paths.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option("--skip-missing", help="Pass over labels without an image.", rich_help_panel=LABELS),
+    ] = False,
     val: Annotated[
         float, typer.Option(help="Share of the training images for val, where the source has none.")
     ] = PrepareConfig.val,
@@ -80,6 +112,13 @@ def prepare(
         float, typer.Option(help="Share of the images for test, where the source has none.")
     ] = PrepareConfig.test,
     seed: Annotated[int, typer.Option(help="Of the split.")] = PrepareConfig.seed,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Images in whose paths it finds the same (one patient, one video) go to one split.",
+        ),
+    ] = None,
     duplicates: Annotated[
         str,
         typer.Option(
@@ -87,6 +126,10 @@ def prepare(
             autocompletion=one_of(*PrepareConfig.DUPLICATES),
         ),
     ] = PrepareConfig.duplicates,
+    near_duplicates: Annotated[
+        bool,
+        typer.Option("--near-duplicates", help="Report pictures that look alike too; none is dropped."),
+    ] = False,
     bad: Annotated[
         str,
         typer.Option(
@@ -105,12 +148,19 @@ def prepare(
     link: Annotated[
         str,
         typer.Option(
-            help="auto, hard, sym or copy: how images get into the prepared folder.",
+            help="auto, hard, sym, reflink or copy: how images get into the prepared folder.",
             autocompletion=one_of(*PrepareConfig.LINKS),
         ),
     ] = PrepareConfig.link,
+    resize: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Make larger images smaller, once: so many pixels the short side."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Hold the prepared folder SOURCE to its hashes; change nothing.")
+    ] = False,
 ) -> None:
     """Check a folder of images, split it, and lay it out for training."""
     config = PrepareConfig(**locals())

@@ -120,11 +120,11 @@ def load_image(
     return decode(read_file(path), max_pixels=max_pixels, enough_px=enough_px).image
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a regular file; never waits on a fifo or a device.
+def read_file(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file, up to `limit` of them; never waits on a fifo or a device.
 
     Raises:
-        BadImage: It is not there, not a regular file, or cannot be read.
+        BadImage: It is not there, not a regular file, too large, or cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -132,8 +132,8 @@ def read_file(path: Path) -> bytes:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise BadImage("not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise BadImage(f"too large: {status.st_size:,} bytes, limit {MAX_FILE_BYTES:,}")
+            if status.st_size > limit:
+                raise BadImage(f"too large: {status.st_size:,} bytes, limit {limit:,}")
             return file.read()
     except PermissionError:
         raise BadImage("permission denied") from None

@@ -13,6 +13,8 @@ GHOSTS = {  # what systems and tools leave behind, in lower case; names that beg
     *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"),
     *("lost+found", "__pycache__", "ehthumbs.db", "icon\r"),
 }
+TABLES = (".csv", ".tsv", ".txt", ".mat")
+"""Endings of files that may say what images show."""
 MAX_DEPTH = 64
 """Deeper trees are a mistake or an attack; real ones have under ten levels."""
 
@@ -36,7 +38,12 @@ class Listing:
     """Without the ghosts."""
     others: Counter[str] = field(default_factory=Counter)
     """Files with other endings, by ending in lower case."""
+    tables: list[str] = field(default_factory=list)
+    """Those among them that may say what images show."""
     problems: list[Problem] = field(default_factory=list)
+
+    nested: bool = False
+    """Some of the folders are archives in an archive: the endings of their names say nothing."""
 
     def add_file(self, path: str) -> None:
         """Counts a regular file by its ending."""
@@ -45,13 +52,21 @@ class Listing:
             self.images.append(path)
         else:
             self.others[ending or "none"] += 1
+            if ending in TABLES:
+                self.tables.append(path)
 
     def sort(self) -> "Listing":
         """Puts the paths in the order of their bytes."""
         self.images.sort(key=os.fsencode)
         self.folders.sort(key=os.fsencode)
+        self.tables.sort(key=os.fsencode)
         self.problems.sort(key=lambda problem: os.fsencode(problem.path))
         return self
+
+    def use(self, tables: Iterable[str]) -> None:
+        """Takes files that are used after all from those with other endings."""
+        used = Counter(os.path.splitext(path)[1].lower() for path in tables if path in self.tables)  # noqa: PTH122
+        self.others -= used
 
     def describe_others(self) -> str:
         """For people: .heic 10, .txt 2."""

@@ -1,12 +1,13 @@
 """A prepared data folder: what `san prepare` writes, and how it is opened again."""
 
 import csv
+import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ SPLITS_CSV = "splits.csv"
 """Every image: where it is, what it shows, which file of the source it is."""
 PROBLEMS_CSV = "problems.csv"
 """Every file of the source that is special: what about it, and what was done."""
+PAGE = "report.html"
+"""The same for people, with pictures."""
+OWN_FILES = (SPLITS_CSV, PROBLEMS_CSV, PAGE)
+"""What stands beside the images and dataset.json."""
 UNLABELLED = "unlabelled"
 """The folder of images without a class."""
 IMAGE_COLUMNS = ("file", "split", "class", "source", "sha256", "width", "height")
@@ -50,11 +55,13 @@ class Manifest:
     """Images by split and class; a split without images is left out."""
     unlabelled: int
     median_short_side_px: int
-    """Of the training images."""
+    """Of the training images; of all, where there are none to train on."""
     source: dict[str, Any]
     """Its name and the sha256 of what was read from it."""
     options: dict[str, Any]
     """The settings of `san prepare` that decided what is here."""
+    splits_sha256: str = ""
+    """Of splits.csv, which has the sha256 of every image: this file stands for all of them."""
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +148,7 @@ def _changed(root: Path, why: str) -> DataError:
     return DataError(
         f"{root} is not as san prepare left it.",
         why=f"{why}.",
-        fix="prepare it again with --force, from the source.",
+        fix=f"san prepare --check {printable(root)} names the files; prepare it again with --force.",
     )
 
 
@@ -191,7 +198,9 @@ def write_prepared(
     """
     write_csv(root / SPLITS_CSV, IMAGE_COLUMNS, ([*map(escaped, row)] for row in images))
     write_csv(root / PROBLEMS_CSV, PROBLEM_COLUMNS, ([*map(escaped, row)] for row in problems))
-    write_json(root / MANIFEST, manifest.to_dict())
+    with (root / SPLITS_CSV).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    write_json(root / MANIFEST, replace(manifest, splits_sha256=sha256).to_dict())
 
 
 def escaped(value: Any) -> Any:

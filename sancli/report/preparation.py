@@ -15,7 +15,9 @@ OVER_LIMIT = "over --max-per-class"
 WAYS = {  # how images came into the prepared folder, and what that means
     "hard": "by hard link: they share their bytes with the source, which is never changed",
     "sym": "by symbolic link: they need the source where it is",
+    "reflink": "by reflink: they share their blocks with the source until one of the two is changed",
     "copy": "copied",
+    "resized": "made smaller and written anew, as --resize says",
     "move": "unpacked",
 }
 MANY = 40
@@ -31,9 +33,10 @@ def show(facts: dict[str, Any]) -> None:
     for action, title in (("skipped", "could not be used"), ("left out", "left out")):
         chosen = [p for p in facts["problems"] if p["action"] == action and p["problem"] != OVER_LIMIT]
         if chosen:
-            warn(f"{plural(len(chosen), 'file')} {title} ({_kinds(chosen)}):")
+            warn(f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)}):")
             _say_some(chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
+    _say_near(facts)
     _say_classes(facts)
 
 
@@ -48,7 +51,8 @@ def _counts(counts: dict[str, dict[str, int]]) -> Any:
     splits = [split for split in SPLITS if split in counts]
     classes = sorted({name for split in splits for name in counts[split]})
     if len(classes) > MANY:  # the small ones are those to worry about
-        smallest = sorted(classes, key=lambda name: counts["train"][name])[: MANY // 2]
+        first = counts[splits[0]]
+        smallest = sorted(classes, key=lambda name: first[name])[: MANY // 2]
         shown, title = sorted(smallest), f"The {len(smallest)} smallest of {len(classes):,} classes"
     else:
         shown, title = classes, None
@@ -67,17 +71,23 @@ def _say_sums(facts: dict[str, Any]) -> None:
         say(f"{plural(count, 'image')} {WAYS[way]}.")
     for split, share in facts["split_off"].items():
         say(f"{split}: {share:.0%} of each class, chosen by seed {facts['seed']}; the source brings none.")
-    say(f"Largest class over smallest, in train: {facts['largest_over_smallest']:.1f}")
+    first = next(split for split in SPLITS if split in facts["counts"])
+    say(f"Largest class over smallest, in {first}: {facts['largest_over_smallest']:.1f}")
     if facts["turned"]:
         say(f"{plural(facts['turned'], 'image')} will be turned upright, as EXIF says.")
     if facts["several_frames"]:
         say(f"{plural(facts['several_frames'], 'file')} with several frames or pages: the first is used.")
 
 
-def _kinds(problems: list[dict[str, str]]) -> str:
+def kinds_of(problems: list[dict[str, str]]) -> str:
     """For people: 7 truncated, 1 not an image."""
-    kinds = Counter(re.split(r" \(|: ", problem["problem"])[0] for problem in problems)
+    kinds = Counter(kind_of(problem["problem"]) for problem in problems)
     return ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds.most_common())
+
+
+def kind_of(problem: str) -> str:
+    """What many files have in common: `truncated` of `truncated (54 bytes missing)`."""
+    return re.split(r" \(|: ", problem)[0]
 
 
 def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
@@ -88,39 +98,62 @@ def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
 
 
 def _say_duplicates(facts: dict[str, Any]) -> None:
-    sets, dropped = facts["duplicates"]["sets"], facts["duplicates"]["dropped"]
+    sets, gone = facts["duplicates"]["sets"], facts["duplicates"]["dropped"]
     written = not facts["dry_run"]
     if count := sets["inside_class"]:
         sentence = f"{plural(count, 'set')} of identical files inside a class"
-        say(f"Duplicates: {sentence}; {_dropped(dropped['inside_class'])}.")
+        say(f"Duplicates: {sentence}; {dropped(gone['inside_class'])}.")
     if count := sets["across_classes"]:
         sentence = f"{plural(count, 'set')} of identical files in more than one class"
-        warn(f"contradictory labels: {sentence}; {_dropped(dropped['across_classes'])}:")
+        warn(f"contradictory labels: {sentence}; {dropped(gone['across_classes'])}:")
         _say_some(_about(facts, "contradictory label"), written=written)
     for pair, count in facts["duplicates"]["shared"].items():
         splits = " and ".join(pair.split("-"))
         warn(f"leak: {count:,} files are byte-identical in {splits}.")
     if sets["across_splits"]:
-        say(f"  {_dropped(dropped['across_splits'])} for leaks; what val and test bring is kept:")
+        say(f"  {dropped(gone['across_splits'])} for leaks; what val and test bring is kept:")
         _say_some(_about(facts, "leak"), written=written)
+
+
+def _say_near(facts: dict[str, Any]) -> None:
+    if (near := facts["near_duplicates"]) is None:
+        return
+    if not any(near.values()):
+        say("No two of the pictures look alike (near duplicates).")
+        return
+    warn(f"{near_words(near)}; they are reported, none is dropped:")
+    telling = [*_about(facts, "near duplicate in another"), *_about(facts, "near duplicate:")]
+    _say_some(telling, written=not facts["dry_run"])
+
+
+def near_words(near: dict[str, int]) -> str:
+    """For people: 3 sets of pictures that look alike (1 across classes, 2 inside a class)."""
+    kinds = ", ".join(
+        f"{near[kind]:,} {kind.replace('_', ' ').replace('inside', 'inside a')}"
+        for kind in ("across_classes", "across_splits", "inside_class")
+        if near[kind]
+    )
+    return f"{plural(sum(near.values()), 'set')} of pictures that look alike ({kinds})"
 
 
 def _about(facts: dict[str, Any], word: str) -> list[dict[str, str]]:
     return [problem for problem in facts["problems"] if problem["problem"].startswith(word)]
 
 
-def _dropped(count: int) -> str:
+def dropped(count: int) -> str:
+    """For people: 3 images dropped from train."""
     return f"{plural(count, 'image')} dropped from train" if count else "none dropped"
 
 
 def _say_classes(facts: dict[str, Any]) -> None:
     if small := facts["classes_left_out"]:
-        warn(f"too few usable training images, left out: {_some_classes(small)}.")
-    if tiny := {name: count for name, count in facts["counts"]["train"].items() if count < TINY}:
-        warn(f"fewer than {TINY} training images: {_some_classes(tiny)}. Expect little of them.")
+        warn(f"too few usable training images, left out: {some_classes(small)}.")
+    if tiny := {name: count for name, count in facts["counts"].get("train", {}).items() if count < TINY}:
+        warn(f"fewer than {TINY} training images: {some_classes(tiny)}. Expect little of them.")
 
 
-def _some_classes(counts: dict[str, int]) -> str:
+def some_classes(counts: dict[str, int]) -> str:
+    """For people: the first classes with their numbers, and how many there are besides."""
     shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:SHOWN])
     more = len(counts) - SHOWN
     return f"{shown} and {plural(more, 'more class', 'more classes')}" if more > 0 else shown

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sancli import console
 from sancli.config import AUTO, EvalConfig
+from sancli.data import imagenet
 from sancli.data.dataset import Batch
 from sancli.data.prepared import MANIFEST, Prepared, Sample, open_prepared
 from sancli.engine.device import Device, choose
@@ -163,6 +164,9 @@ def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[s
         DataError: A class with images is not among the known ones.
     """
     labels = {name: label for label, name in enumerate(known)}
+    for wnid, name in imagenet.names().items():  # ImageNet's folders bear wnids, its networks know names
+        if name in labels:
+            labels.setdefault(wnid, labels[name])
     present = dict.fromkeys(classes[sample.label] for sample in samples)
     if unknown := [name for name in present if name not in labels]:
         raise DataError(
@@ -170,7 +174,8 @@ def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[s
             why=f"it knows {listed(known)}.",
             fix="rename the folders and prepare the data again, or leave them out: san prepare --skip.",
         )
-    if missing := [name for name in known if name not in present]:
+    seen = {labels[name] for name in present}
+    if missing := [name for label, name in enumerate(known) if label not in seen]:
         console.warn(f"no images of {listed(missing)}: the figures say nothing about them.")
     return [Sample(sample.path, labels[classes[sample.label]]) for sample in samples]
 

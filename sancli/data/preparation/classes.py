@@ -13,8 +13,12 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\]")
 
 
 def clean(name: str) -> str:
-    """The name with an underscore for each character that breaks terminals, JSON or other systems' disks."""
-    return UNSAFE.sub("_", name)
+    """The name with an underscore for each character that breaks terminals, JSON or other systems' disks.
+
+    And for a dot that it begins with: such folders are hidden, and never read.
+    """
+    safe = UNSAFE.sub("_", name)
+    return f"_{safe[1:]}" if safe.startswith(".") else safe
 
 
 def rewritten(images: Iterable[Placed]) -> dict[str, str]:

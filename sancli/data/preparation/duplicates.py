@@ -17,6 +17,16 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Twins:
+    """A set of identical files."""
+
+    kind: str
+    """The worst that is true of them: classes, then splits, then inside."""
+    pictures: list[Picture]
+    kept: list[Picture]
+
+
 @dataclass
 class Duplicates:
     """What was found, and what follows from it."""
@@ -28,6 +38,7 @@ class Duplicates:
     shared: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Files whose bytes two splits have in common."""
     kept: list[Picture] = field(default_factory=list)
+    twins: list[Twins] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -67,6 +78,8 @@ def _record(found: Duplicates, twins: list[Picture], keep: list[Picture]) -> Non
     found.sets[CLASSES] += len(classes) > 1
     found.sets[LEAK] += len(splits) > 1
     found.sets[INSIDE] += len(classes) == 1 and len(splits) == 1
+    worst = CLASSES if len(classes) > 1 else LEAK if len(splits) > 1 else INSIDE
+    found.twins.append(Twins(worst, twins, keep))
     for pair in combinations(splits, 2):
         found.shared[str(pair[0]), str(pair[1])] += sum(twin.split in pair for twin in twins)
     for picture in twins:

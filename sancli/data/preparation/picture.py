@@ -21,6 +21,8 @@ class Picture:
     width: int
     height: int
     format: str
+    group: str | None = None
+    """Images of one group go to one split; None: it stands alone."""
 
     def order(self) -> bytes:
         """Sorts pictures the same way on every system."""

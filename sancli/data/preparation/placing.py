@@ -3,10 +3,12 @@
 A hard link shares its bytes with the source, so nothing in a prepared folder is ever modified in place.
 """
 
+import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sancli.console import progress
@@ -18,6 +20,8 @@ from sancli.files import storage_errors
 
 MAX_NAME_BYTES = 255
 """What Linux, macOS and Windows allow at the least."""
+FICLONE = 0x40049409
+"""Source: linux/fs.h."""
 
 
 def assign_names(pictures: Sequence[Picture]) -> dict[str, str]:
@@ -46,54 +50,106 @@ def _name(picture: Picture, addition: str = "") -> str:
     return stem.encode()[:room].decode("utf-8", "ignore") + addition + ending
 
 
+def place_of(picture: Picture, name: str) -> str:
+    """SPLIT/CLASS/NAME, relative to the prepared folder; unlabelled ones have no class folder."""
+    return "/".join(filter(None, (picture.split, picture.label, name)))
+
+
 def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *, link: str) -> Counter[str]:
     """Puts each picture at to/SPLIT/CLASS/NAME.
 
     Args:
-        pictures: With a split each; unlabelled ones have no class folder.
+        pictures: With a split each.
         names: From `assign_names`.
         to: The folder that is being built.
-        link: auto (a hard link, else a copy), hard, sym, copy; or move, for files that are ours.
+        link: A way of `WAYS`; auto: the first of them that the disk allows; or move, for files that are ours.
 
     Returns:
-        How many files came there in which way: hard, sym, copy, move.
+        How many files came there in which way: hard, sym, reflink, copy, move.
     """
     ways: Counter[str] = Counter()
-    made: set[Path] = set()
+    targets = [to / place_of(picture, names[picture.path]) for picture in pictures]
+    make_folders(targets, to)
     with storage_errors(to), progress("Writing", total=len(pictures), unit="images") as bar:
-        for picture in pictures:
-            folder = to / str(picture.split) / (picture.label or "")
-            if folder not in made:
-                folder.mkdir(parents=True, exist_ok=True)
-                made.add(folder)
-            ways[_place(picture.file, folder / names[picture.path], link)] += 1
+        for picture, target in zip(pictures, targets, strict=True):
+            ways[place_file(picture.file, target, link)] += 1
             bar.advance()
     return ways
 
 
-def _place(file: Path, target: Path, link: str) -> str:
+def make_folders(targets: Iterable[Path], to: Path) -> None:
+    """Makes the folders that the files will lie in."""
+    with storage_errors(to):
+        for folder in {target.parent for target in targets}:
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def place_file(file: Path, target: Path, link: str) -> str:
+    """Makes `target` the same picture as `file`; gives back the way in which it was done.
+
+    Raises:
+        StorageError: The disk does not allow the way that was asked for.
+    """
     if link == "move":
         file.rename(target)
         return "move"
     file = file.resolve()  # else a link would lead to a link
-    if link in ("auto", "hard"):
+    if link != "auto":
         try:
-            os.link(file, target)
-        except OSError as error:  # another disk, a disk without links, another owner's file, too many links
-            if link == "hard":
-                raise _no_hard_link(file, error) from None
-        else:
-            return "hard"
-    if link == "sym":
-        target.symlink_to(file)
-        return "sym"
+            WAYS[link](file, target)
+        except OSError as error:
+            if link in ("hard", "reflink"):
+                raise _not_allowed(link, file, error) from None
+            raise
+        return link
+    for way in ("hard", "reflink"):
+        with suppress(OSError):  # another disk, a disk without links, another owner's file, too many links
+            WAYS[way](file, target)
+            return way
     shutil.copyfile(file, target)
     return "copy"
 
 
-def _no_hard_link(file: Path, error: OSError) -> StorageError:
+def _clone(file: Path, target: Path) -> None:
+    """The blocks of a file are shared until one of the two is changed: Btrfs, XFS, bcachefs on Linux."""
+    if os.name == "nt":
+        raise OSError(errno.ENOTSUP, "no reflinks on this system")
+    import fcntl
+
+    with file.open("rb") as source, target.open("xb") as clone:
+        try:
+            fcntl.ioctl(clone, FICLONE, source.fileno())
+        except OSError:
+            target.unlink()
+            raise
+
+
+def _symlink(file: Path, target: Path) -> None:
+    target.symlink_to(file)
+
+
+def _copy(file: Path, target: Path) -> None:
+    shutil.copyfile(file, target)
+
+
+def _hard_link(file: Path, target: Path) -> None:
+    os.link(file, target)
+
+
+WAYS: dict[str, Callable[[Path, Path], None]] = {
+    "hard": _hard_link,
+    "sym": _symlink,
+    "reflink": _clone,
+    "copy": _copy,
+}
+"""The values of --link besides auto."""
+
+
+def _not_allowed(link: str, file: Path, error: OSError) -> StorageError:
     return StorageError(
-        f"no hard link to {file} can be made.",
+        f"no {'hard link to' if link == 'hard' else 'reflink of'} {file} can be made.",
         why=f"{error.strerror}.",
-        fix="name an OUT on the disk of the source, or use --link copy.",
+        fix="name an OUT on the disk of the source, or use --link copy."
+        if link == "hard"
+        else "reflinks need Btrfs or XFS, and an OUT on the disk of the source; or use --link copy.",
     )

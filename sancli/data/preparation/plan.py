@@ -8,10 +8,11 @@ from typing import Any
 from sancli.config import PrepareConfig
 from sancli.data.listing import Problem
 from sancli.data.preparation.layouts import Layout, Placed
+from sancli.data.preparation.scan import hash_source
 from sancli.data.preparation.source import Source
 
-NOT_IN_RESULT = ("source", "out", "dry_run", "force")
-"""Settings that do not change what a prepared folder holds."""
+NOT_IN_RESULT = ("source", "out", "labels", "dry_run", "force", "check")
+"""Settings that do not change what a prepared folder holds; what --labels names counts by its content."""
 
 
 @dataclass
@@ -43,7 +44,10 @@ class Plan:
 
     def sha256(self, hashes: list[str] | None = None) -> str:
         """Of all that decides the result; without the hashes of the images they are read."""
-        return self.source.sha256(self.paths, hashes, others=[problem.path for problem in self.unusable])
+        others = [problem.path for problem in self.unusable]
+        whole = self.source.sha256(self.paths, hashes, others=others)
+        labels = sorted(self.layout.label_files.values())
+        return hash_source([("", whole), *(("labels", one) for one in labels)]) if labels else whole
 
     def options(self) -> dict[str, Any]:
         """The settings that decide the result, as dataset.json has them."""

@@ -1,156 +1,54 @@
 """Every image read once, in parallel: size, mode, rotation, sha256, and what is wrong with it."""
 
+import functools
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sancli.console import progress
-from sancli.data.images import MAX_FILE_BYTES, BadImage, decode, has_frames, read_file
+from sancli.data.images import MAX_FILE_BYTES
+from sancli.data.preparation.bounds import Bounds
+from sancli.data.preparation.inspection import UNREAD, Scan, scan_file
+from sancli.data.preparation.workers import CHUNK, Crew, Lost
 
-CHUNK = 16
-"""Images handed to a worker at once: enough to hide the hand-over, few enough for a smooth bar."""
-IN_PROCESS = 64
-"""Up to so many images are read here: starting the workers would take longer."""
-UNREAD = "-"
-"""Stands for the sha256 of a file that could not be read."""
+__all__ = ["UNREAD", "Scan", "hash_archive", "hash_file", "hash_files", "hash_source", "scan_files"]
 
-
-@dataclass(frozen=True)
-class Scan:
-    """What one file turned out to be."""
-
-    sha256: str = UNREAD
-    width: int = 0
-    """In pixels, upright."""
-    height: int = 0
-    mode: str = ""
-    format: str = ""
-    turned: bool = False
-    """EXIF asked for a rotation or a reflection."""
-    frames: bool = False
-    """It holds more pictures; the first is used."""
-    reason: str | None = None
-    """Why it is no usable image; None where it is one."""
-
-
-def scan_file(path: Path, max_pixels: int) -> Scan:
-    """Reads, hashes and fully decodes one file."""
-    sha256 = UNREAD
-    try:
-        data = read_file(path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        found = decode(data, max_pixels=max_pixels)
-    except BadImage as bad:
-        return Scan(sha256, reason=bad.reason)
-    width, height = found.image.size
-    frames = has_frames(data)
-    return Scan(sha256, width, height, found.mode, found.format, found.turned, frames)
+IN_PROCESS = 0
+"""Up to so many images are read here, where a crash or a hang is not held up; the tests save time by it."""
+MEMORY_BYTES = 2**30
+"""What a decoder may need beside the pixels."""
+MEMORY_PER_PIXEL = 16
+"""Bytes: floats take four in the file's mode, four scaled, and RGB three twice."""
+MEMORY_PER_THREAD = 2**27
+"""Bytes of addresses that a thread of a decoder (AVIF has one for each processor) sets aside."""
 
 
 def scan_files(paths: Sequence[Path], *, max_pixels: int, workers: int | None = None) -> list[Scan]:
     """Scans all files, in their order, in as many processes as there are processors.
 
-    A worker that dies on a file (a decoder that crashes) makes that file a bad one, and the rest goes on.
+    A decoder that crashes, hangs or takes too much memory costs its file, and the rest goes on.
     """
-    workers = min(workers or processors(), -(-len(paths) // CHUNK))
     scans: list[Scan] = [Scan()] * len(paths)
     with progress("Checking images", total=len(paths), unit="images") as bar:
-        if len(paths) <= IN_PROCESS or workers == 1:
-            for index, path in enumerate(paths):
-                scans[index] = scan_file(path, max_pixels)
-                bar.advance()
-            return scans
-        chunks = [range(at, min(at + CHUNK, len(paths))) for at in range(0, len(paths), CHUNK)]
-        while chunks:
-            for chunk, found in _in_workers(chunks, paths, max_pixels=max_pixels, workers=workers):
-                scans[chunk.start : chunk.stop] = found
-                bar.advance(len(chunk))
+        for index, scan in _scanned(paths, max_pixels, workers or processors()):
+            scans[index] = scan
+            bar.advance()
     return scans
 
 
-def _in_workers(
-    chunks: list[range], paths: Sequence[Path], *, max_pixels: int, workers: int
-) -> Iterator[tuple[range, list[Scan]]]:
-    """Takes chunks off the list and scans them in processes, until all are done or one process has died.
-
-    Few are under way at a time: after a death their files are scanned one by one, to find the one to blame.
-    """
-    running: dict[Future[list[Scan]], range] = {}
-    with _pool(workers) as pool:
-        try:
-            while chunks or running:
-                while chunks and len(running) < 2 * workers:
-                    future = pool.submit(_scan_chunk, [paths[i] for i in chunks[-1]], max_pixels)
-                    running[future] = chunks.pop()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running[future], future.result()
-                    del running[future]
-        except BrokenProcessPool:
-            pass  # what was under way is in `running` still
-    stuck = list(running.values())
-    if stuck and not _workers_start():  # it is no image's fault: all that is left is scanned here
-        stuck, scan = stuck + chunks, _scan_chunk
-        chunks.clear()
-    else:
-        scan = _one_by_one
-    for chunk in stuck:
-        yield chunk, scan([paths[i] for i in chunk], max_pixels)
-
-
-def _workers_start() -> bool:
-    """Whether processes can be had at all: not in a script that does its work when it is imported."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(bool, True).result()
-        except BrokenProcessPool:
-            return False
-
-
-def _one_by_one(paths: list[Path], max_pixels: int) -> list[Scan]:
-    scans: list[Scan] = []
-    while len(scans) < len(paths):
-        with _pool(1) as pool:
-            try:
-                for path in paths[len(scans) :]:
-                    scans.append(pool.submit(scan_file, path, max_pixels).result())  # noqa: PERF401
-            except BrokenProcessPool:
-                scans.append(Scan(hash_file(paths[len(scans)]), reason="the decoder crashed on it"))
-    return scans
-
-
-def _scan_chunk(paths: list[Path], max_pixels: int) -> list[Scan]:
-    return [scan_file(path, max_pixels) for path in paths]
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, on every system: a fork would copy locks that other threads hold."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only workers run this"
-    parent.join()
-    os._exit(1)
+def _scanned(paths: Sequence[Path], max_pixels: int, workers: int) -> Iterator[tuple[int, Scan]]:
+    work = functools.partial(scan_file, max_pixels=max_pixels)
+    if len(paths) <= IN_PROCESS:
+        yield from enumerate(map(work, paths))
+        return
+    memory = MEMORY_BYTES + MEMORY_PER_PIXEL * max_pixels + MEMORY_PER_THREAD * processors()
+    bounds = Bounds(memory)
+    for index, found in Crew(work, paths, bounds, min(workers, -(-len(paths) // CHUNK))).results():
+        if isinstance(found, Lost):
+            found = Scan(hash_file(paths[index]), reason=found.reason)
+        yield index, found
 
 
 def processors() -> int:
@@ -169,6 +67,12 @@ def hash_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return UNREAD
+
+
+def hash_archive(path: Path) -> str:
+    """The sha256 of an archive, however large it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_source(files: Iterable[tuple[str, str]]) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from sancli.config import PrepareConfig
 from sancli.data.listing import Problem
-from sancli.data.preparation.duplicates import Duplicates, find_duplicates
+from sancli.data.preparation.duplicates import Duplicates, Twins, find_duplicates
+from sancli.data.preparation.groups import leaks
 from sancli.data.preparation.layouts import Placed
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.splits import limit, split_off
@@ -23,17 +24,27 @@ class Selection:
     """Classes left out, and how many training images they had."""
     over: int = 0
     """Images left out by --max-per-class."""
+    near: list[Twins] = field(default_factory=list)
+    """Sets of those taken that look alike, where they were looked for."""
     problems: list[Problem] = field(default_factory=list)
 
 
-def shares(images: Iterable[Placed], config: PrepareConfig) -> dict[str, float]:
+def shares(images: Iterable[Placed], config: PrepareConfig, *, whole: bool) -> dict[str, float]:
     """The share of the training images that goes to each split that the source does not bring.
 
+    Args:
+        images: All of them.
+        config: What is wanted.
+        whole: The source is a benchmark, of which nothing is left out; training images alone can be split.
+
     Raises:
-        UsageError: A share was asked for of a split that the source brings.
+        UsageError: A share was asked for of a split that the source brings, or of a benchmark.
     """
     brought = {image.split for image in images if image.label is not None}
     wanted = {"test": config.test, "val": config.val}
+    if whole:
+        _check_nothing_asked(config, may_split=brought == {"train"})
+        return {split: share for split, share in wanted.items() if share != getattr(PrepareConfig, split)}
     for split, default in (("val", PrepareConfig.val), ("test", PrepareConfig.test)):
         if split in brought and wanted[split] != default:
             raise UsageError(
@@ -44,8 +55,24 @@ def shares(images: Iterable[Placed], config: PrepareConfig) -> dict[str, float]:
     return {split: share for split, share in wanted.items() if share and split not in brought}
 
 
+def _check_nothing_asked(config: PrepareConfig, *, may_split: bool) -> None:
+    for name in ("min_per_class", "max_per_class", "group_by", *(() if may_split else ("val", "test"))):
+        option, value = f"--{name.replace('_', '-')}", getattr(config, name)
+        if value != getattr(PrepareConfig, name):
+            raise UsageError(
+                f"{option} {value} cannot be obeyed.",
+                why="this is ImageNet as it is published: nothing is split off or left out.",
+                fix=f"leave {option} out; or say --layout folders, if folders are the classes.",
+            )
+
+
 def select(
-    pictures: list[Picture], wanted: set[str], to_split: dict[str, float], config: PrepareConfig
+    pictures: list[Picture],
+    wanted: set[str],
+    to_split: dict[str, float],
+    config: PrepareConfig,
+    *,
+    whole: bool = False,
 ) -> Selection:
     """Applies duplicates, limits and the split to labelled images.
 
@@ -54,10 +81,13 @@ def select(
         wanted: All classes, those without a usable image too.
         to_split: From `shares`.
         config: The rest of the settings.
+        whole: Nothing is dropped or left out; duplicates are reported.
 
     Raises:
-        DataError: Fewer than two classes are left.
+        DataError: Fewer than two classes are left; or no image, of what is taken whole.
     """
+    if whole:
+        return _take_whole(pictures, to_split, config)
     found = Selection()
     if config.duplicates == "off":
         kept = pictures
@@ -67,6 +97,9 @@ def select(
         kept = found.duplicates.kept
     train = [picture for picture in kept if picture.split in (None, "train")]
     brought = [picture for picture in kept if picture.split not in (None, "train")]
+    if config.group_by is not None:
+        train, leaking = leaks(train, brought, drop=config.duplicates == "drop")
+        found.problems += leaking
     if config.max_per_class is not None:
         train, over = limit(train, config.max_per_class, seed=config.seed)
         found.over = len(over)
@@ -74,6 +107,21 @@ def select(
     train, brought = _leave_small(found, train, brought, wanted=wanted, least=config.min_per_class)
     found.pictures = sorted(split_off(train, to_split, seed=config.seed) + brought, key=Picture.order)
     _check_two_classes(found)
+    return found
+
+
+def _take_whole(pictures: list[Picture], to_split: dict[str, float], config: PrepareConfig) -> Selection:
+    taken = split_off(pictures, to_split, seed=config.seed) if to_split else pictures
+    found = Selection(pictures=sorted(taken, key=Picture.order))
+    if config.duplicates != "off":
+        found.duplicates = find_duplicates(pictures, drop=False)
+        found.problems += found.duplicates.problems
+    if not pictures:
+        raise DataError(
+            "no image could be used.",
+            why="every one of them is damaged, or no image.",
+            fix="get the archive again; san prepare --dry-run lists what is wrong with each.",
+        )
     return found
 
 

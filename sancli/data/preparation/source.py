@@ -1,14 +1,15 @@
 """What `san prepare` is given: a folder or an archive, seen as a listing and as files."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sancli.data.images import BadImage, read_file
 from sancli.data.listing import Listing, list_folder
-from sancli.data.preparation.archives import list_zip, unpack_zip
-from sancli.data.preparation.scan import UNREAD, hash_file, hash_files, hash_source
+from sancli.data.preparation.archives import Contents, list_archive, read_members, unpack, without_ending
+from sancli.data.preparation.scan import UNREAD, hash_archive, hash_files, hash_source
 from sancli.data.prepared import MANIFEST
 from sancli.errors import DataError, StorageError, UsageError
 
@@ -23,8 +24,21 @@ class Source:
     path: Path
     name: str
     """For people, and for the default output: without the ending of an archive."""
-    is_folder: bool
     listing: Listing
+    archive: Contents | None = None
+    """None: it is a folder."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is no archive."""
+        return self.archive is None
+
+    @property
+    def kind(self) -> str:
+        """folder, or the ending of an archive without its dot: zip, tar.gz."""
+        if self.is_folder:
+            return "folder"
+        return self.path.name[len(without_ending(self.path.name)) + 1 :].lower() or "archive"
 
     def sha256(self, paths: list[str], hashes: Iterable[str] | None, *, others: Iterable[str]) -> str:
         """One sha256 for everything that decides the result: an archive's own, or that of names and contents.
@@ -35,7 +49,7 @@ class Source:
             others: Files whose names alone count.
         """
         if not self.is_folder:
-            return hash_file(self.path)
+            return hash_archive(self.path)
         hashes = hash_files([self.path / path for path in paths]) if hashes is None else hashes
         return hash_source([*zip(paths, hashes, strict=True), *((path, UNREAD) for path in others)])
 
@@ -47,17 +61,39 @@ class Source:
             paths: Relative to the source.
             building: A folder on the disk where the files are wanted; None: a temporary one.
         """
-        if self.is_folder:
+        if self.archive is None:
             root = self.path.resolve()
             yield [root / path for path in paths]
             return
         with tempfile.TemporaryDirectory(prefix=MEMBERS, dir=building) as folder:
-            unpacked = unpack_zip(self.path, paths, Path(folder))
+            unpacked = unpack(self.archive, paths, Path(folder))
             yield [unpacked[path] for path in paths]
+
+    def read(self, names: Sequence[str], *, limit: int) -> dict[str, bytes]:
+        """The bytes of small files of the source, such as tables of labels: an archive is read once for all.
+
+        Args:
+            names: Relative to the source.
+            limit: Bytes of one.
+
+        Raises:
+            DataError: One is damaged, larger than `limit`, or cannot be read.
+        """
+        if self.archive is not None:
+            return read_members(self.archive, names, limit=limit)
+        return {name: self._read(name, limit) for name in names}
+
+    def _read(self, name: str, limit: int) -> bytes:
+        try:
+            return read_file(self.path / name, limit=limit)
+        except BadImage as bad:
+            raise DataError(
+                f"{self.path / name} cannot be read.", why=f"{bad.reason}.", fix="look at what it is."
+            ) from None
 
 
 def open_source(path: Path) -> Source:
-    """Lists a folder or a zip.
+    """Lists a folder or an archive.
 
     Raises:
         DataError: It is not there, or neither.
@@ -68,16 +104,17 @@ def open_source(path: Path) -> Source:
         if path.is_dir():
             return _open_folder(path)
         if path.is_file():
-            return Source(path, path.stem, False, list_zip(path))
+            contents = list_archive(path)
+            return Source(path, without_ending(path.name), contents.listing, contents)
         exists = path.exists()
     except OSError as error:
         raise StorageError(
             f"{path} cannot be read.", why=f"{error.strerror or error}.", fix="check its permissions."
         ) from None
     raise DataError(
-        f"{path} {'is neither a folder nor a zip' if exists else 'does not exist'}.",
+        f"{path} {'is neither a folder nor an archive' if exists else 'does not exist'}.",
         why="it was named as the source of the images.",
-        fix="check the path; a folder or a zip of images is needed.",
+        fix="check the path; a folder of images is needed, or a zip or a tar of one.",
     )
 
 
@@ -89,4 +126,4 @@ def _open_folder(path: Path) -> Source:
             fix=f"san train {path}, or name its source.",
         )
     next(path.iterdir(), None)  # an OSError where the folder itself may not be read
-    return Source(path, path.resolve().name or "images", True, list_folder(path))
+    return Source(path, path.resolve().name or "images", list_folder(path))

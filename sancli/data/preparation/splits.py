@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sancli.data.preparation.groups import Apportioning, bundles
 from sancli.data.preparation.picture import Picture
 
 
@@ -20,13 +21,16 @@ def rank(picture: Picture, seed: int) -> str:
 def split_off(pictures: Sequence[Picture], shares: dict[str, float], *, seed: int) -> list[Picture]:
     """Gives each picture a split: each share of every class to its split, the rest to train.
 
-    A class gives at least one image to a split with a share, as long as one is left for train.
+    A class gives at least one image to a split with a share, as long as one is left for train. Images of one
+    group stay together.
 
     Args:
         pictures: Of any splits; all are assigned anew.
         shares: Of the images of a class, by split, such as {"test": 0.1, "val": 0.15}.
         seed: Another seed, another choice.
     """
+    if any(picture.group is not None for picture in pictures):
+        return _split_groups(pictures, shares, seed=seed)
     twins: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         twins[rank(picture, seed)].append(picture)
@@ -37,6 +41,20 @@ def split_off(pictures: Sequence[Picture], shares: dict[str, float], *, seed: in
     for keys in classes.values():
         for split, members in _cut(keys, shares):
             assigned += [replace(picture, split=split) for key in members for picture in twins[key]]
+    return sorted(assigned, key=Picture.order)
+
+
+def _split_groups(pictures: Sequence[Picture], shares: dict[str, float], *, seed: int) -> list[Picture]:
+    """The same where groups stay whole, so that shares are met as well as they can be."""
+    ranked = [(min(rank(picture, seed) for picture in bundle), bundle) for bundle in bundles(pictures)]
+    ranked.sort(key=lambda pair: (-len(pair[1]).bit_length(), pair[0]))  # the small ones fill the gaps
+    ordered = [bundle for _, bundle in ranked]
+    place = Apportioning(ordered, shares).place
+    assigned = [
+        replace(picture, split=split)
+        for bundle, split in zip(ordered, place, strict=True)
+        for picture in bundle
+    ]
     return sorted(assigned, key=Picture.order)
 
 

@@ -1,0 +1,106 @@
+"""Holds a prepared folder to what its splits.csv says: every image there, unchanged, and nothing else."""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sancli.config import SPLITS
+from sancli.console import progress
+from sancli.data.preparation.scan import UNREAD, hash_file
+from sancli.data.preparation.threads import in_threads
+from sancli.data.prepared import IMAGE_COLUMNS, MANIFEST, OWN_FILES, SPLITS_CSV, UNLABELLED, Prepared
+from sancli.errors import DataError
+
+KINDS = ("missing", "changed", "unreadable", "extra")
+
+
+@dataclass
+class Verdict:
+    """What was looked at, and what is wrong; paths are relative to the folder."""
+
+    images: int = 0
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    """Files and folders that san prepare did not put there."""
+
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """The paths by what is wrong with them, where anything is."""
+        return {kind: paths for kind in KINDS if (paths := sorted(getattr(self, kind)))}
+
+
+def verify(prepared: Prepared) -> Verdict:
+    """Reads every image of a prepared folder again.
+
+    Raises:
+        DataError: splits.csv is gone or damaged: there is nothing to hold the images to.
+    """
+    root, verdict = prepared.root, Verdict()
+    hashes = _read_hashes(root)
+    verdict.images = len(hashes)
+    expected = prepared.manifest.splits_sha256
+    if expected and hash_file(root / SPLITS_CSV) != expected:  # a folder of an older version has none
+        verdict.changed.append(SPLITS_CSV)
+    verdict.missing += [name for name in OWN_FILES if not (root / name).is_file()]
+    with progress("Checking files", total=len(hashes), unit="images") as bar:
+        found = in_threads(lambda path: _fault(root / path, hashes[path]), hashes)
+        for path, fault in zip(hashes, found, strict=True):
+            if fault is not None:
+                getattr(verdict, fault).append(path)
+            bar.advance()
+    verdict.extra += _strangers(root, hashes.keys() | {MANIFEST, *OWN_FILES})
+    return verdict
+
+
+def _fault(file: Path, sha256: str) -> str | None:
+    if not file.exists():  # a symbolic link whose source has gone, too
+        return "missing"
+    found = hash_file(file) if file.is_file() else UNREAD
+    if found == UNREAD:
+        return "unreadable"
+    return None if found == sha256 else "changed"
+
+
+def _read_hashes(root: Path) -> dict[str, str]:
+    """{path: sha256} of every image."""
+    try:
+        with (root / SPLITS_CSV).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except FileNotFoundError:
+        raise _unusable(root, "it is missing") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unusable(root, str(error)) from None
+    for number, row in enumerate(rows, start=2):
+        if tuple(row) != IMAGE_COLUMNS or None in row.values() or not _lies_inside(row["file"]):
+            raise _unusable(root, f"line {number} is not as san prepare writes it")
+    return {row["file"]: row["sha256"] for row in rows}
+
+
+def _lies_inside(path: str) -> bool:
+    """Whether it is a place of an image in a prepared folder, and leads nowhere else."""
+    top, *rest = path.split("/")
+    return (
+        top in (*SPLITS, UNLABELLED) and bool(rest) and not {"", ".", ".."} & set(rest) and "\0" not in path
+    )
+
+
+def _unusable(root: Path, why: str) -> DataError:
+    return DataError(
+        f"{root / SPLITS_CSV} is damaged, and with it the hashes of the images.",
+        why=f"{why}.",
+        fix="prepare it again with --force, from the source.",
+    )
+
+
+def _strangers(root: Path, known: set[str]) -> Iterator[str]:
+    """What is there besides; names that begin with a dot are no data to any command."""
+    folders = {"/".join(path.split("/")[:depth]) for path in known for depth in range(1, path.count("/") + 1)}
+    for place, inner, files in os.walk(root):
+        inside = Path(place).relative_to(root)
+        names = {name: (inside / name).as_posix() for name in (*inner, *files) if not name.startswith(".")}
+        inner[:] = [name for name in inner if names.get(name) in folders]
+        yield from (path for name, path in names.items() if path not in known and name not in inner)

@@ -1,0 +1,103 @@
+"""Everything worth knowing about a preparation: --json prints it, screen and report are made from it."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from sancli.config import SPLITS
+from sancli.data.listing import Problem
+from sancli.data.preparation.classes import rewritten
+from sancli.data.preparation.duplicates import KINDS
+from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.plan import Plan
+from sancli.data.preparation.scan import Scan
+from sancli.data.preparation.selection import Selection
+from sancli.data.prepared import Prepared
+
+MOST_SIZES = 5
+"""Sizes of images that are named."""
+
+
+def gather(
+    plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
+) -> dict[str, Any]:
+    """Everything worth knowing about this run: what --json prints, and the screen is made from."""
+    known = gather_known(plan, count(chosen.pictures), len(unlabelled))
+    policy = plan.config.duplicates
+    return known | {
+        "unchanged": False,
+        "turned": sum(scan.turned for scan in scans),
+        "several_frames": sum(scan.frames for scan in scans),
+        "duplicates": {
+            "policy": "report" if plan.layout.whole and policy == "drop" else policy,
+            "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
+            "dropped": {kind: chosen.duplicates.dropped[kind] for kind in KINDS},
+            "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
+        },
+        "near_duplicates": near_sets(chosen) if plan.config.near_duplicates else None,
+        "images": describe_images(scans),
+        "classes_left_out": chosen.small,
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+
+
+def near_sets(chosen: Selection) -> dict[str, int]:
+    """Sets of pictures that look alike, by the worst that is true of them."""
+    return {kind: sum(twins.kind == kind for twins in chosen.near) for kind in KINDS}
+
+
+def describe_images(scans: list[Scan]) -> dict[str, Any]:
+    """Formats, modes and sizes of the images that can be read."""
+    good = [scan for scan in scans if scan.reason is None]
+    sides = sorted(min(scan.width, scan.height) for scan in good)
+    sizes = Counter(f"{scan.width} x {scan.height}" for scan in good)
+    return {
+        "formats": _by_number(Counter(scan.format for scan in good)),
+        "modes": _by_number(Counter(scan.mode for scan in good)),
+        "sizes": dict(list(_by_number(sizes).items())[:MOST_SIZES]),
+        "short_side_px": [sides[0], sides[len(sides) // 2], sides[-1]] if sides else [],
+    }
+
+
+def _by_number(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:
+    """The same of an earlier run, without what only the images tell: turned ones, duplicates."""
+    manifest = prepared.manifest
+    known = gather_known(plan, manifest.counts, manifest.unlabelled)
+    return manifest.to_dict() | known | {"unchanged": True, "problems": prepared.problems()}
+
+
+def gather_known(plan: Plan, counts: dict[str, dict[str, int]], unlabelled: int) -> dict[str, Any]:
+    """What the plan and the numbers of images tell, whether they are prepared now or were before."""
+    learnt = counts.get("train") or next(iter(counts.values()))  # ImageNet's val has no train
+    return {
+        "command": "prepare",
+        "source": str(plan.config.source),
+        "out": str(plan.out),
+        "dry_run": plan.config.dry_run,
+        "layout": plan.layout.name,
+        "label_files": sorted(plan.layout.label_files),
+        "classes": sorted(learnt),
+        "counts": counts,
+        "unlabelled": unlabelled,
+        "images_found": len(plan.source.listing.images),
+        "images_taken": sum(sum(row.values()) for row in counts.values()) + unlabelled,
+        "written": {},
+        "ignored": dict(plan.source.listing.others),
+        "split_off": plan.to_split,
+        "seed": plan.config.seed,
+        "largest_over_smallest": max(learnt.values()) / max(1, min(learnt.values())),
+        "empty_folders": plan.layout.empty,
+        "renamed": rewritten(plan.layout.images),
+    }
+
+
+def count(chosen: list[Picture]) -> dict[str, dict[str, int]]:
+    """Images by split and class, both in their order; a split without images is left out."""
+    found = Counter((picture.split, str(picture.label)) for picture in chosen)
+    names = sorted({label for _, label in found})
+    table = {split: {name: found[split, name] for name in names} for split in SPLITS}
+    return {split: row for split, row in table.items() if any(row.values())}

@@ -1,0 +1,121 @@
+"""`san prepare` that is killed, or finds no room: nothing half-made stays, and run again it completes."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from folders import class_tree, contents, fill, fill_tar, fill_zip
+
+import sancli
+
+PETS = class_tree("cat", "dog", count=10)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(archive):
+    env = os.environ | {"PYTHONPATH": str(Path(sancli.__file__).parent.parent)}
+    command = [sys.executable, "-m", "sancli", "prepare", archive]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("archive", "kills", "count"),
+    [
+        ("a.zip", 2, 40),
+        pytest.param("a.zip", 20, 1000, marks=pytest.mark.slow),
+        pytest.param("a.tar.gz", 20, 1000, marks=pytest.mark.slow),
+    ],
+)
+def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(san, place, archive, kills, count):
+    tree = class_tree("cat", "dog", count=count)
+    fill_zip(archive, tree) if archive.endswith(".zip") else fill_tar(archive, tree, "w:gz")
+    began = time.monotonic()
+    with start(archive) as process:
+        process.communicate()
+    took, rand, killed = time.monotonic() - began, random.Random(0), 0
+    Path("data/a").rename("once")
+    for _ in range(kills):
+        if rand.random() < 0.5 and Path("data/a").exists():
+            Path("data/a").rename(f"gone-{killed}")  # else there is nothing to do for it
+        with start(archive) as process:
+            time.sleep(rand.uniform(0.2, 1) * took)
+            process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        assert not Path("data/a").exists() or contents("data/a") == contents("once")
+    assert killed
+    assert san("prepare", archive).code == 0
+    assert [path.name for path in Path("data").iterdir()] == ["a"]
+    assert contents("data/a") == contents("once")
+
+
+def test_sigterm_leaves_nothing(place):
+    fill_zip("a.zip", class_tree("cat", "dog", count=200))
+    with start("a.zip") as process:
+        deadline = time.monotonic() + 20
+        while not list(Path().glob("data/.a.*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 143
+    assert list(Path("data").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
+    fill("pets", PETS)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", full)
+        outcome = san("prepare", "pets", "--link", "copy")
+    assert outcome.code == 6
+    assert "no space" in outcome.stderr
+    assert list(Path("data").iterdir()) == []
+    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
+    outcome = san("prepare", fill_zip("a.zip", PETS))
+    assert outcome.code == 6
+    assert "10 B are free" in outcome.stderr
+
+
+@contextmanager
+def no_file_over(size):
+    """A disk that is full, as the system says it: a write goes so far, and then fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("source", ["pets", "a.zip", "a.tar.gz", "b.zip"])
+def test_a_disk_that_is_full_in_the_middle_of_a_file(san, place, source):
+    tree = PETS | {"cat/large.png": os.urandom(200_000)}
+    fill("pets", tree)
+    fill_tar("a.tar.gz", tree, "w:gz")
+    inner = fill_zip("a.zip", tree).read_bytes()
+    fill_zip("b.zip", {"a.zip": inner})
+    before = contents(place)
+    with no_file_over(100_000):
+        outcome = san("prepare", source, "--link", "copy" if source == "pets" else "auto", "--bad", "skip")
+    if source == "pets":  # the large one is no image, and is not copied
+        assert outcome.code == 0
+        return
+    assert outcome.code == 6, outcome.stderr
+    assert "no space to write" in outcome.stderr
+    assert list(Path("data").iterdir()) == []
+    assert contents(place) == before
