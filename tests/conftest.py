@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from emulator import emulated  # noqa: F401 -- a fixture
 
 from sancli import cli, console
 from sancli.ops.cpu import build, library

@@ -1,0 +1,5 @@
+"""The operators in CUDA: each module here registers its own for torch's CUDA key when it is imported."""
+
+from sancli.ops.cuda import (
+    aggregation,  # noqa: F401
+)
