@@ -3,9 +3,8 @@
 // tests/emulator.py puts this in front of a source, adds SAN_KERNEL(one instantiation) behind it, and compiles.
 // Not seen here: bank conflicts, registers, caches, memory order between blocks, asynchronous copies.
 #pragma once
-#include <math.h>
-
 #include "launch.h"
+#include "math_functions.h"
 #include "warp.h"
 
 #define __global__
@@ -66,27 +65,4 @@ inline T __ldg(const T* address) {
   CHECK_ALIGNED(address, alignof(T));
   return *address;
 }
-template <typename T>
-inline T min(T a, T b) {
-  return b < a ? b : a;
-}
-template <typename T>
-inline T max(T a, T b) {
-  return a < b ? b : a;
-}
-inline float min(float a, float b) { return fminf(a, b); }
-inline float max(float a, float b) { return fmaxf(a, b); }
-inline double min(double a, double b) { return fmin(a, b); }
-inline double max(double a, double b) { return fmax(a, b); }
-
-inline float rsqrtf(float x) { return 1 / sqrtf(x); }
-inline float rsqrt(float x) { return 1 / sqrtf(x); }
-inline double rsqrt(double x) { return 1 / sqrt(x); }
-inline float __expf(float x) { return expf(x); }
-inline float __logf(float x) { return logf(x); }
-inline float __fdividef(float x, float y) { return x / y; }
-inline float __frcp_rn(float x) { return 1 / x; }
-inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
-inline float __fadd_rn(float x, float y) { return x + y; }
-inline float __fmul_rn(float x, float y) { return x * y; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
