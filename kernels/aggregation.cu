@@ -7,9 +7,9 @@
 // Sums are in float for 16- and 32-bit types, in double for double. Backward gathers, with no atomics: a pixel of
 // value is seen from every place where the reflected border shows it.
 #include "common.cuh"
+#include "window.cuh"
 
-
-// One thread an element of out: any K and any map; the fallback, and the check for the tiled kernels.
+// One thread an element of out: any K, M, G and map; the fallback, and the check for the tiled kernels.
 template <typename T>
 __global__ void aggregation_forward_naive(const T* __restrict__ value, int value_stride, const T* __restrict__ weight,
                                           int weight_stride, T* __restrict__ out, int out_stride, int height,
@@ -74,4 +74,151 @@ __global__ void aggregation_backward_value_naive(const T* __restrict__ grad, int
         sum += to_accumulator(w[pixel * weight_stride + o * groups]) * to_accumulator(given[pixel * grad_stride]);
       }
   grad_value[i / channels * value_stride + c] = from_accumulator<T>(sum);
+}
+
+// The tiled forward: the window of value in shared memory, weights read once, straight into registers.
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::THREADS)
+    aggregation_forward(const typename Tile::Type* __restrict__ value, int value_stride,
+                        const typename Tile::Type* __restrict__ weight, int weight_stride,
+                        typename Tile::Type* __restrict__ out, int out_stride, int height, int width) {
+  using T = typename Tile::Type;
+  using Sum = typename Tile::Sum;
+  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = PIXELS + K - 1;
+  SHARED(bytes);
+  typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
+  const Place at = Tile::place(height, width);
+  Tile::template fill<true>(cells, value, value_stride, at, height, width);
+  __syncthreads();
+  if (at.y >= height || at.x >= width) return;
+
+  const long long pixel = (at.image * height + at.y) * width + at.x;
+  const T* w = weight + pixel * weight_stride + at.plane;
+  Sum sum[SHARE][PIXELS][V] = {};
+#pragma unroll 1
+  for (int row = 0; row < K; ++row) {
+    Sum factor[PIXELS][K][V];
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p)
+#pragma unroll
+      for (int o = 0; o < K; ++o)  // a pixel behind the edge has its left neighbour's weights, and no result
+        load<V>(w + (at.x + p < width ? p : 0) * weight_stride + (row * K + o) * Tile::G, factor[p][o]);
+#pragma unroll
+    for (int h = 0; h < SHARE; ++h) {
+      Sum seen[SEEN][V];
+#pragma unroll
+      for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, row, i, h, seen[i]);
+#pragma unroll
+      for (int p = 0; p < PIXELS; ++p)
+#pragma unroll
+        for (int o = 0; o < K; ++o)
+#pragma unroll
+          for (int v = 0; v < V; ++v) sum[h][p][v] += factor[p][o][v] * seen[p + o][v];
+    }
+  }
+  Tile::write(out, out_stride, at, height, width, sum);
+}
+
+// The tiled gradient of weight: the same window of value, the gradient in registers.
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::THREADS)
+    aggregation_backward_weight(const typename Tile::Type* __restrict__ grad, int grad_stride,
+                                const typename Tile::Type* __restrict__ value, int value_stride,
+                                typename Tile::Type* __restrict__ grad_weight, int weight_stride, int height,
+                                int width) {
+  using T = typename Tile::Type;
+  using Sum = typename Tile::Sum;
+  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = PIXELS + K - 1;
+  SHARED(bytes);
+  typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
+  const Place at = Tile::place(height, width);
+  Tile::template fill<true>(cells, value, value_stride, at, height, width);
+  __syncthreads();
+  if (at.y >= height || at.x >= width) return;
+
+  const long long pixel = (at.image * height + at.y) * width + at.x;
+  const T* given = grad + pixel * grad_stride + at.plane;
+  T* w = grad_weight + pixel * weight_stride + at.plane;
+  typename Tile::Cell factor[SHARE][PIXELS];  // in their own type: half the registers for 16 bits
+#pragma unroll
+  for (int h = 0; h < SHARE; ++h)
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p)
+      factor[h][p] = load_vector<V>(given + (at.x + p < width ? p : 0) * grad_stride + h * Tile::G);
+#pragma unroll 1
+  for (int row = 0; row < K; ++row) {
+    Sum sum[PIXELS][K][V] = {};
+#pragma unroll
+    for (int h = 0; h < SHARE; ++h) {
+      Sum seen[SEEN][V];
+#pragma unroll
+      for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, row, i, h, seen[i]);
+#pragma unroll
+      for (int p = 0; p < PIXELS; ++p)
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          const Sum by = to_accumulator(factor[h][p].value[v]);
+#pragma unroll
+          for (int o = 0; o < K; ++o) sum[p][o][v] += by * seen[p + o][v];
+        }
+    }
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p)
+      if (at.x + p < width)
+#pragma unroll
+        for (int o = 0; o < K; ++o) store<V>(w + p * weight_stride + (row * K + o) * Tile::G, sum[p][o]);
+  }
+}
+
+// The tiled gradient of value: the window of the gradient, 0 outside of the map; each weight is read once, at the
+// pixel whose footprint reaches this one. Near a border a pixel is seen in mirrored places too: those one by one.
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::THREADS)
+    aggregation_backward_value(const typename Tile::Type* __restrict__ grad, int grad_stride,
+                               const typename Tile::Type* __restrict__ weight, int weight_stride,
+                               typename Tile::Type* __restrict__ grad_value, int value_stride, int height,
+                               int width) {
+  using T = typename Tile::Type;
+  using Sum = typename Tile::Sum;
+  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, REACH = K / 2, SEEN = PIXELS + K - 1;
+  SHARED(bytes);
+  typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
+  const Place at = Tile::place(height, width);
+  Tile::template fill<false>(cells, grad, grad_stride, at, height, width);
+  __syncthreads();
+  if (at.y >= height || at.x >= width) return;
+
+  const T* w = weight + at.image * height * width * weight_stride + at.plane;
+  Sum sum[SHARE][PIXELS][V] = {};
+  for (int y = first_preimage(at.y, height, REACH); y < height + REACH; y = next_preimage(y, at.y, height))
+#pragma unroll 1
+    for (int row = 0; row < K; ++row) {
+      const int from_y = y + REACH - row, window_row = from_y + REACH - at.y;
+      if (from_y < 0 || from_y >= height) continue;
+      const T* line = w + from_y * width * weight_stride + row * K * Tile::G;
+      Sum factor[PIXELS][K][V] = {};
+#pragma unroll
+      for (int p = 0; p < PIXELS; ++p)
+#pragma unroll
+        for (int o = 0; o < K; ++o) {
+          const int from_x = at.x + p + REACH - o;
+          if (from_x >= 0 && from_x < width) load<V>(line + from_x * weight_stride + o * Tile::G, factor[p][o]);
+        }
+#pragma unroll
+      for (int h = 0; h < SHARE; ++h) {
+        Sum seen[SEEN][V];
+#pragma unroll
+        for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, window_row, i, h, seen[i]);
+#pragma unroll
+        for (int p = 0; p < PIXELS; ++p)
+#pragma unroll
+          for (int o = 0; o < K; ++o)
+#pragma unroll
+            for (int v = 0; v < V; ++v) sum[h][p][v] += factor[p][o][v] * seen[p + K - 1 - o][v];
+      }
+#pragma unroll
+      for (int p = 0; p < PIXELS; ++p)
+        if (at.x + p < width) Tile::mirrored(cells, line, weight_stride, at, window_row, p, width, sum);
+    }
+  Tile::write(grad_value, value_stride, at, height, width, sum);
 }

@@ -1,8 +1,8 @@
 """Runs the CUDA kernels, unmodified, on the CPU: cuda_cpu/ says what it checks beside their results.
 
-The fixture `emulated` puts it in the place of CuPy: operators of sancli/ops/cuda then work on CPU tensors, from
-launch geometry to result. A kernel's instantiation is compiled at its first launch, or ahead of it by `prepare`,
-and kept in a folder for temporary files under a hash of all that decides its bytes.
+The fixture `emulated` puts it in the place of CuPy: operators of sancli/ops/cuda then work on CPU tensors,
+from launch geometry to result. A kernel's instantiation is compiled at its first launch, or ahead of it in a
+`rehearsal`, and kept in a folder for temporary files under a hash of all that decides its bytes.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ FLAGS = (
     *("-ffp-contract=off", "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-Wno-attributes"),
 )
 SHARED_LIMIT = 64 << 10  # of a T4: the smallest
-CODES = {  # as launch.h calls them
+CODES = {  # as entry.h calls them
     torch.float32: b"F",
     torch.float64: b"D",
     torch.float16: b"H",
@@ -81,28 +81,42 @@ def folder():
 def fixed_part():
     """Of the hash: compiler, flags and headers."""
     version = subprocess.run([COMPILER, "--version"], capture_output=True, check=True).stdout
-    headers = b"".join(path.read_bytes() for path in sorted(HEADERS.glob("*.h")))
+    headers = b"".join(path.read_bytes() for path in sorted(HEADERS.iterdir()))
     return hashlib.sha256(version + repr(FLAGS).encode() + headers)
 
 
-def build(text, kernel):
-    """The library of one instantiation."""
-    body = f"#define SAN_CPU 1\n{text}\nSAN_KERNEL({kernel})\n"
+def compiled(text, name, *more):
+    """The shared library of a source text."""
     hashed = fixed_part().copy()
-    hashed.update(body.encode())
-    path = folder() / f"{hashed.hexdigest()[:24]}.so"
+    hashed.update(repr(more).encode() + text.encode())
+    path = folder() / f"{name}-{hashed.hexdigest()[:24]}.so"
     if not path.exists():
         partial = path.with_name(f"{path.stem}.{os.getpid()}.{threading.get_ident()}.so")
-        command = [COMPILER, *FLAGS, f"-I{HEADERS}", "-x", "c++", "-", "-o", str(partial)]
-        done = subprocess.run(command, input=body, capture_output=True, text=True)
+        command = [COMPILER, *FLAGS, *more, f"-I{HEADERS}", "-x", "c++", "-", "-o", str(partial)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
         if done.returncode:
-            raise KernelError(f"{kernel} does not compile:\n{done.stderr[:3000]}")
+            raise KernelError(f"{name} does not compile:\n{done.stderr[:3000]}")
         partial.replace(path)
-    library = ctypes.CDLL(str(path))
+    return ctypes.CDLL(str(path))
+
+
+@functools.cache
+def runtime():
+    """What runs blocks and threads, and the machine that it does so on."""
+    library = compiled((HEADERS / "runtime.cpp").read_text(), "runtime", "-fvisibility=default")
     library.san_machine.restype = ctypes.c_void_p
     library.san_launch.restype = ctypes.c_char_p
-    library.san_launch.argtypes = [ctypes.c_void_p, ctypes.POINTER(Launch)]
-    return library
+    library.san_launch.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(Launch)]
+    return library, ctypes.c_void_p(library.san_machine())
+
+
+def build(text, kernel):
+    """The library of one instantiation: its entry, and the types of its arguments."""
+    name = kernel.partition("<")[0]
+    library = compiled(f"{text}\nSAN_KERNEL({kernel})\n", name, "-DSAN_CPU=1")
+    library.san_codes.restype = ctypes.c_char_p
+    library.san_attach(runtime()[1])
+    return ctypes.cast(library.san_enter, ctypes.c_void_p), library.san_codes()
 
 
 class Emulator:
@@ -112,9 +126,10 @@ class Emulator:
         self.sources = {}  # texts that stand in for those of kernels/
         self.libraries: dict[tuple[str, str], Future] = {}
         self.compilers = ThreadPoolExecutor(os.cpu_count())
+        runtime()  # before the threads of the compilers want it
         self.lock = threading.Lock()  # one machine for all: backward passes have threads of their own
-        self.machine = None
         self.launches = []
+        self.rehearsing = False
 
     def library(self, source, kernel):
         """The instantiation's, compiled in the background where it is not."""
@@ -124,10 +139,14 @@ class Emulator:
             self.libraries[key] = self.compilers.submit(build, text, kernel)
         return self.libraries[key]
 
-    def prepare(self, source, *kernels):
-        """Starts to compile instantiations that will be launched: as many at once as there are cores."""
-        for kernel in kernels:
-            self.library(source, kernel)
+    @contextmanager
+    def rehearsal(self):
+        """Within it, launches only start to compile: put before the first test, it fills all cores."""
+        self.rehearsing = True
+        try:
+            yield
+        finally:
+            self.rehearsing = False
 
     def launch(self, source, kernel, grid, block, *args, shared=0):
         """loader.launch, under three schedules.
@@ -140,15 +159,15 @@ class Emulator:
         grid, block = ((*map(int, size), 1, 1)[:3] for size in (grid, block))
         if not 1 <= np.prod(block) <= 1024 or min(grid) < 1 or max(grid[1:]) > 65535 or grid[0] >= 2**31:
             raise KernelError(f"{kernel}: no such grid or block: {grid}, {block}")
-        library = self.library(source, kernel).result()
+        library = self.library(source, kernel)
+        if self.rehearsing:
+            return
+        entry, codes = library.result()
         arguments, buffers = described(args, kernel)
         with self.lock:
-            self.machine = self.machine or library.san_machine()
             self.launches.append((kernel, grid, block, shared))
-            failure = library.san_launch(
-                self.machine,
-                Launch(Dim3(*grid), Dim3(*block), shared, len(buffers), len(arguments), buffers, arguments),
-            )
+            sizes = Dim3(*grid), Dim3(*block), shared, len(buffers), len(arguments)
+            failure = runtime()[0].san_launch(entry, codes, Launch(*sizes, buffers, arguments))
         if failure:
             raise KernelError(f"{kernel}: {failure.decode()}")
 
@@ -166,7 +185,7 @@ class Emulator:
 
     @contextmanager
     def mutated(self, source, old, new):
-        """Within it, kernels of `source`, headers included, have `new` in the place of `old`: a seeded bug."""
+        """Within it, kernels of `source` and its headers have `new` in the place of `old`: a seeded bug."""
         text = self.sources.get(source) or loader.text(source)
         assert old in text, f"{source} has no such text: {old}"
         before, self.sources = self.sources, {**self.sources, source: text.replace(old, new)}

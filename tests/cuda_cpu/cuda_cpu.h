@@ -3,7 +3,7 @@
 // tests/emulator.py puts this in front of a source, adds SAN_KERNEL(one instantiation) behind it, and compiles.
 // Not seen here: bank conflicts, registers, caches, memory order between blocks, asynchronous copies.
 #pragma once
-#include "launch.h"
+#include "entry.h"
 #include "math_functions.h"
 #include "warp.h"
 

@@ -1,5 +1,7 @@
 // What the lanes of a warp do together: shuffles, votes, ldmatrix, tensor cores. Each meets once, then reads.
 #pragma once
+#include <cstring>
+
 #include "halves.h"
 #include "machine.h"
 

@@ -7,6 +7,7 @@ from torch import Tensor
 import sancli.ops.aggregation  # noqa: F401 -- the schemas
 from sancli.ops.cpu.maps import laid_out, of_one_type
 from sancli.ops.cuda import loader
+from sancli.ops.cuda.window import window
 from sancli.ops.reference import aggregation as plain
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps
@@ -19,9 +20,9 @@ def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     """san::aggregation."""
     if not loader.usable(value, weight) or not of_one_type(value, weight):
         return plain.aggregation(value, weight, kernel_size)
+    value, weight = laid_out(value)[0], laid_out(weight.flatten(1, 2))[0]
     out = maps(value, *value.shape[1:])
-    flat = weight.flatten(1, 2)
-    naive("aggregation_forward_naive", out.numel(), (value, flat, out), value, weight, kernel_size)
+    forward(value, weight, out, kernel_size)
     return out
 
 
@@ -32,30 +33,43 @@ def aggregation_backward(
     if not loader.usable(grad, value, weight) or not of_one_type(grad, value, weight):
         return plain.aggregation_backward(grad, value, weight, kernel_size)
     grad_value, grad_weight = maps(value, *value.shape[1:]), torch.empty_like(weight)
-    flat = weight.flatten(1, 2)
-    flat_grad = maps(flat, *flat.shape[1:])
-    given = value, weight, kernel_size
-    naive("aggregation_backward_weight_naive", flat_grad.numel(), (grad, value, flat_grad), *given)
-    naive("aggregation_backward_value_naive", grad_value.numel(), (grad, flat, grad_value), *given)
-    return grad_value, grad_weight.copy_(flat_grad.unflatten(1, weight.shape[1:3]))
+    grad, value, flat = (laid_out(x)[0] for x in (grad, value, weight.flatten(1, 2)))
+    flat_grad = laid_out(grad_weight.flatten(1, 2))[0]
+    backward_weight(grad, value, flat_grad, kernel_size)
+    backward_value(grad, flat, grad_value, kernel_size)
+    if flat_grad.data_ptr() != grad_weight.data_ptr():  # its layout is not the kernel's
+        grad_weight.copy_(flat_grad.unflatten(1, weight.shape[1:3]))
+    return grad_value, grad_weight
 
 
-def naive(
-    kernel: str, total: int, tensors: tuple[Tensor, ...], value: Tensor, weight: Tensor, kernel_size: int
-) -> None:
-    """One thread for each of `total` numbers of the last of the tensors."""
+def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int) -> None:
+    """Writes `out`; maps as `laid_out` gives them, `weight` [N, K * K * G, H, W]."""
+    run("aggregation_forward", (value, weight, out), value, weight, kernel_size)
+
+
+def backward_weight(grad: Tensor, value: Tensor, grad_weight: Tensor, kernel_size: int) -> None:
+    """Writes `grad_weight`."""
+    run("aggregation_backward_weight", (grad, value, grad_weight), grad, grad_weight, kernel_size)
+
+
+def backward_value(grad: Tensor, weight: Tensor, grad_value: Tensor, kernel_size: int) -> None:
+    """Writes `grad_value`."""
+    run("aggregation_backward_value", (grad, weight, grad_value), grad, weight, kernel_size)
+
+
+def run(kernel: str, given: tuple[Tensor, ...], value: Tensor, weight: Tensor, kernel_size: int) -> None:
+    """The tiled kernel where there is one for these maps, or else the naive one; the last of them is written."""
     _, channels, height, width = value.shape
-    pointers = (part for x in tensors for part in pointer(x))
-    loader.launch(
-        SOURCE, f"{kernel}<{loader.ctype(value.dtype)}>", (-(-total // THREADS),), (THREADS,), *pointers,
-        *np.array([height, width, kernel_size, weight.shape[2], channels], np.int32), np.int64(total),
-    )  # fmt: skip
-
-
-def pointer(x: Tensor) -> tuple[Tensor, np.int32]:
-    """A map and its stride from pixel to pixel."""
-    x, stride = laid_out(x)
-    return x, np.int32(stride)
+    groups = weight.shape[1] // kernel_size**2
+    pointers = [part for x in given for part in (x, np.int32(laid_out(x)[1]))]
+    size = np.int32(height), np.int32(width)
+    if tile := window(kernel, kernel_size, groups, value, *given):
+        name, blocks = f"{kernel}<{tile}>", (tile.blocks(value),)
+        loader.launch(SOURCE, name, blocks, (tile.threads,), *pointers, *size, shared=tile.shared)
+        return
+    total, more = given[-1].numel(), (np.int32(x) for x in (kernel_size, groups, channels))
+    name, blocks = f"{kernel}_naive<{loader.ctype(value.dtype)}>", (-(-total // THREADS),)
+    loader.launch(SOURCE, name, blocks, (THREADS,), *pointers, *size, *more, np.int64(total))
 
 
 implement("aggregation", aggregation, "CUDA")

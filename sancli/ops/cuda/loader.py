@@ -1,4 +1,4 @@
-"""CUDA kernels as Python sees them: found in kernels/, compiled by CuPy at first use, run on torch's stream."""
+"""CUDA kernels as Python sees them: compiled by CuPy at first use, run on torch's stream."""
 
 import re
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def usable(*tensors: Tensor | None) -> bool:
 
 
 def fits(*tensors: Tensor | None) -> bool:
-    """What the kernels ask of tensors, whatever the device: known types, something in them, 32-bit offsets."""
+    """What kernels ask of tensors, whatever the device: a known type, something in them, 32-bit offsets."""
     return all(
         tensor is None or (tensor.numel() and tensor.dtype in CTYPES and reach(tensor) <= OFFSETS)
         for tensor in tensors
