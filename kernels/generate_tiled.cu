@@ -80,17 +80,18 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2)
   }
 }
 
-// Adds the gradients of all z that see pixel (y, x) at offset (up, along), from a tile whose first pixel is (top,
+// The gradients of all z that see pixel (y, x) at offset (up, along), added: from a tile whose first pixel is (top,
 // left) of the image.
 template <typename A, int OUTPUTS, int K, int WIDE, int PITCH>
 __device__ __forceinline__ void gather(A (&sum)[OUTPUTS], const A* tile, int top, int left, int y, int x, int up,
-                                       int along, bool near_border, int height, int width) {
+                                       int along, int height, int width) {
   constexpr int REACH = K / 2;
-  load_all(tile + ((y - up + REACH - top) * WIDE + x - along + REACH - left) * PITCH, sum);
-  if (!near_border) return;
-  for (int ways = 1; ways < WAYS * WAYS; ++ways) {
-    const int row = seen_from(ways / WAYS, y, up, REACH, height);
-    const int column = seen_from(ways % WAYS, x, along, REACH, width);
+  load_all(tile + ((straight<REACH>(y, up) - top) * WIDE + straight<REACH>(x, along) - left) * PITCH, sum);
+  const bool from_row = can_mirror<REACH>(y, y, up, height), from_column = can_mirror<REACH>(x, x, along, width);
+  for (int i = 1; i < 4; ++i) {  // by row, by column, by both
+    if ((i & 1 && !from_row) || (i & 2 && !from_column)) continue;
+    const int row = i & 1 ? mirrored<REACH>(y, up, height) : straight<REACH>(y, up);
+    const int column = i & 2 ? mirrored<REACH>(x, along, width) : straight<REACH>(x, along);
     if (row == OUTSIDE || column == OUTSIDE) continue;
     const A* from = tile + ((row - top) * WIDE + column - left) * PITCH;
 #pragma unroll
@@ -116,12 +117,11 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2)
   const int x = at.left + threadIdx.x % SIDE, y = at.top + threadIdx.x / SIDE;
   const long long pixels = at.image * height * width;
   A value[2][CHANNELS], sums[2][CHANNELS];
-  bool inside[2], near_border[2];
+  bool inside[2];
 #pragma unroll
   for (int p = 0; p < 2; ++p) {
     const int row = y + p * SIDE / 2, pixel = row * width + x;
     inside[p] = row < height && x < width;
-    near_border[p] = row <= REACH || row >= height - 1 - REACH || x <= REACH || x >= width - 1 - REACH;
 #pragma unroll
     for (int c = 0; c < CHANNELS; ++c) value[p][c] = sums[p][c] = 0;
     if (inside[p]) load_all(map + (pixels + pixel) * map_stride + first, value[p]);
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2)
 #pragma unroll
       for (int p = 0; p < 2; ++p)
         gather<A, OUTPUTS, K, WIDE, PITCH>(given[p], grads, top, left, y + p * SIDE / 2, x, o / K, o % K,
-                                           inside[p] && near_border[p], height, width);
+                                           height, width);
 #pragma unroll
       for (int j = 0; j < OUTPUTS; ++j) {
         A w[CHANNELS];

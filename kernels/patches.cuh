@@ -83,14 +83,24 @@ __device__ __forceinline__ void load_tile(S* tile, const T* __restrict__ map, in
   }
 }
 
-// Where along one axis the pixels lie that see position i at offset o (0 to K - 1), in a map wider than the reach:
-// straight through, by the near border's reflection, by the far one's. OUTSIDE: there is none.
+// Where along one axis the pixel lies that sees position i at offset o (0 to K - 1), in a map wider than the reach:
+// straight through, or in the border's reflection, which is the near one's before the middle offset and the far one's
+// behind it. OUTSIDE: nowhere.
 constexpr int OUTSIDE = -0x10000;
-enum Through { STRAIGHT, NEAR, FAR, WAYS };
 
-__device__ __forceinline__ int seen_from(int way, int i, int o, int reach, int size) {
-  if (way == STRAIGHT) return i - o + reach;  // whatever lies outside of the map is 0 in its tile
-  const bool mirrored = way == NEAR ? i >= 1 : i <= size - 2;
-  const int place = (way == NEAR ? -i : 2 * (size - 1) - i) - o + reach;
-  return mirrored && place >= 0 && place < size ? place : OUTSIDE;
+template <int REACH>
+__device__ __forceinline__ int straight(int i, int o) {
+  return i - o + REACH;  // what lies outside of the map is 0 in its tile
+}
+template <int REACH>
+__device__ __forceinline__ int mirrored(int i, int o, int size) {
+  const bool is_near = o < REACH;
+  const int place = (is_near ? -i : 2 * (size - 1) - i) - o + REACH;
+  return (is_near ? i >= 1 : i <= size - 2) && place >= 0 && place < size ? place : OUTSIDE;
+}
+
+// Whether any of the positions from `first` to `last` can have a mirrored place at offset o.
+template <int REACH>
+__device__ __forceinline__ bool can_mirror(int first, int last, int o, int size) {
+  return o < REACH ? first <= REACH : o > REACH && last >= size - 1 - REACH;
 }
