@@ -58,7 +58,7 @@ def backward_value(grad: Tensor, weight: Tensor, grad_value: Tensor, kernel_size
 
 
 def run(kernel: str, given: tuple[Tensor, ...], value: Tensor, weight: Tensor, kernel_size: int) -> None:
-    """The tiled kernel where there is one for these maps, or else the naive one; the last of them is written."""
+    """Writes the last map by the tiled kernel, or where there is none for these maps by the naive one."""
     _, channels, height, width = value.shape
     groups = weight.shape[1] // kernel_size**2
     pointers = [part for x in given for part in (x, np.int32(laid_out(x)[1]))]

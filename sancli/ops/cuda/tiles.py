@@ -1,7 +1,7 @@
-"""How much of its work a block and a thread of a tiled kernel take: one table, which a tuning pass overwrites.
+"""How much work a block and a thread of a tiled kernel take: one table, which a tuning pass overwrites.
 
-kernels/tiles.json holds, for each kernel, tiles under keys from the special to the general: "bfloat16 7 8" (type, K
-and G), "bfloat16 7", "bfloat16", "*". Each says where it is from: a measurement, or "untuned".
+kernels/tiles.json holds, for each kernel, tiles under keys from the special to the general: "bfloat16 7 8"
+(type, K and G), "bfloat16 7", "bfloat16", "*". Each says where it is from: a measurement, or "untuned".
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sancli.ops.cuda import loader
+from sancli.ops.cuda.sources import folder
 
 TABLE = "tiles.json"
 
@@ -25,5 +25,5 @@ def tile(kernel: str, dtype: torch.dtype, kernel_size: int, groups: int) -> tupl
 @functools.cache
 def table() -> dict[str, Any]:
     """All of it."""
-    read: dict[str, Any] = json.loads((loader.sources() / TABLE).read_text(encoding="utf-8"))
+    read: dict[str, Any] = json.loads((folder() / TABLE).read_text(encoding="utf-8"))
     return read

@@ -1,4 +1,4 @@
-"""The launch of the kernels that stand on kernels/window.cuh: a tile of pixels and what its footprints see."""
+"""The tiles of kernels that stand on kernels/window.cuh: some pixels, and what their footprints see."""
 
 import functools
 import itertools
@@ -63,7 +63,7 @@ class Window:
 
 
 def window(kernel: str, kernel_size: int, groups: int, *maps: Tensor) -> Window | None:
-    """The tile of a kernel for these maps, the first of which is value-like; None where it cannot take them."""
+    """The tile of a kernel for these maps, the first of M channels; None where it cannot take them."""
     value = maps[0]
     if value.shape[1] != SHARE * groups or kernel_size % 2 == 0 or kernel_size > 7:
         return None
@@ -82,7 +82,7 @@ def alignment(x: Tensor) -> int:
 
 @functools.cache
 def steps(lanes: int, across: int, pixels: int, seen: int, size: int) -> tuple[int, int]:
-    """The smallest steps with which the lanes of a warp, reading vectors of `size` bytes, meet in fewest banks."""
+    """The smallest steps with which lanes that read vectors of `size` bytes meet in the fewest banks."""
     tried = []
     for pixel_pad, row_pad in itertools.product(range(4), range(BANKS)):
         pixel_step = SHARE * lanes + pixel_pad
