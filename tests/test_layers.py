@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli": BASE | {"tasks"},
 }
 ONLY_IN = {  # a heavy or fickle library has one door
-    "cupy": ("ops/cuda/",),
+    "cupy": ("ops/cuda/loader.py",),
     "PIL": ("data/images.py", "data/modes.py", "data/scenes/", "data/transforms.py", "report/"),
     "rich": ("console.py",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),

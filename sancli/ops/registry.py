@@ -12,6 +12,7 @@ import torch
 
 library = torch.library.Library("san", "DEF")
 _plain: dict[str, Callable[..., Any]] = {}
+_implemented: dict[str, list[str]] = {}
 
 
 class UnavailableError(Exception):
@@ -38,6 +39,12 @@ def implement(name: str, function: Callable[..., Any], key: str) -> None:
             return _plain[name](*args)
 
     library.impl(name, by_itself(or_plain), key)
+    _implemented.setdefault(key, []).append(name)
+
+
+def implemented(key: str) -> list[str]:
+    """The operators that have an implementation of their own for a dispatch key; with their backward."""
+    return sorted(name for name in _implemented.get(key, ()) if not name.endswith("_backward"))
 
 
 def by_itself(function: Callable[..., Any]) -> Callable[..., Any]:
