@@ -25,7 +25,7 @@ __device__ __forceinline__ void relate(unsigned (&a)[4], const float (&affine)[8
 // added in their order. blockIdx.y counts the groups of OUTPUTS; 64 * SPLITS threads.
 //   norm [K * K + 1, R / 16, 4, 8]: scale and shift of 4 channels, as the lanes hold them
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SPLITS>
-__global__ void __launch_bounds__(PIXELS* SPLITS)
+__global__ void __launch_bounds__(PIXELS* SPLITS, 1)
     generate_forward_mma(const T* __restrict__ query, int query_stride, const T* __restrict__ key, int key_stride,
                          const float* __restrict__ norm, const T* __restrict__ weight, T* __restrict__ z, int height,
                          int width, int planes, int groups) {
@@ -134,7 +134,8 @@ __device__ __forceinline__ void gather(unsigned (&a)[4], const T* tile, const T*
 // A warp makes CHANNELS numbers of the gradient of map at 32 pixels; pairs of warps have the next channels each, and
 // blockIdx.y counts what a block has. OUTPUTS channels of grad are in shared memory at a time; 8 are filled up to 16.
 template <typename T, int K, int CHANNELS, int OUTPUTS>
-__global__ void generate_backward_map_mma(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map,
+__global__ void __launch_bounds__(4 * PIXELS, 1)
+    generate_backward_map_mma(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map,
                                           int map_stride, const float* __restrict__ norm,
                                           const T* __restrict__ weight, const float* __restrict__ constant,
                                           const float* __restrict__ linear, T* __restrict__ grad_map, int height,
@@ -231,7 +232,7 @@ __global__ void generate_backward_map_mma(const T* __restrict__ grad, int grad_s
 // with pixels x groups, of ones and of map where relu lets them through. A block has every gridDim.x-th square.
 //   norm [K * K, R, 2]      sums [gridDim.x, 2, K * K, G, R]
 template <typename T, int K, int CHANNELS, int OUTPUTS>
-__global__ void __launch_bounds__(K* WARP)
+__global__ void __launch_bounds__(K* WARP, 1)
     generate_backward_sums_mma(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map, int map_stride,
                                const float* __restrict__ norm, float* __restrict__ sums, int squares, int height,
                                int width, int planes, int groups) {

@@ -6,14 +6,6 @@
 // of CHANNELS or OUTPUTS numbers if these are less, are aligned in all maps.
 #include "patches.cuh"
 
-// The step from pixel to pixel of a tile of N numbers each, an odd number of 16 bytes: no two of eight neighbours
-// share a bank.
-template <typename A, int N>
-constexpr int pitch() {
-  constexpr int UNIT = 16 / sizeof(A), UNITS = (N + UNIT - 1) / UNIT;
-  return (UNITS % 2 ? UNITS : UNITS + 1) * UNIT;
-}
-
 // sums[p][j] += weight[c][j] * relu(scale[c] * seen[p][c] + shift[c]), over the channels of the tile.
 template <typename A, int CHANNELS, int OUTPUTS>
 __device__ __forceinline__ void add_relation(A (&sums)[2][OUTPUTS], const A* seen0, const A* seen1,
@@ -41,13 +33,13 @@ __device__ __forceinline__ void add_relation(A (&sums)[2][OUTPUTS], const A* see
 // A thread makes OUTPUTS numbers of z at pixels (y, x) and (y + SIDE / 2, x) of the square. blockIdx.y counts the
 // groups of OUTPUTS; SIDE * SIDE / 2 threads.
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SIDE>
-__global__ void __launch_bounds__(SIDE* SIDE / 2)
+__global__ void __launch_bounds__(SIDE* SIDE / 2, 1)
     generate_forward_tiled(const T* __restrict__ query, int query_stride, const T* __restrict__ key, int key_stride,
                            const typename Accumulator<T>::type* __restrict__ norm,
                            const typename Accumulator<T>::type* __restrict__ weight, T* __restrict__ z, int height,
                            int width, int planes, int groups) {
   using A = typename Accumulator<T>::type;
-  constexpr int REACH = K / 2, WIDE = SIDE + K - 1, PITCH = pitch<A, CHANNELS>();
+  constexpr int REACH = K / 2, WIDE = SIDE + K - 1, PITCH = ODD_PITCH<A, CHANNELS>;
   SHARED(shared);
   A* keys = reinterpret_cast<A*>(shared);
   A* queries = keys + WIDE * WIDE * PITCH;
@@ -101,7 +93,7 @@ __device__ __forceinline__ void gather(A (&sum)[OUTPUTS], const A* tile, int top
 
 // A thread makes CHANNELS numbers of the gradient of map at two pixels. blockIdx.y counts the groups of CHANNELS.
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SIDE>
-__global__ void __launch_bounds__(SIDE* SIDE / 2)
+__global__ void __launch_bounds__(SIDE* SIDE / 2, 1)
     generate_backward_map_tiled(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map,
                                 int map_stride, const typename Accumulator<T>::type* __restrict__ norm,
                                 const typename Accumulator<T>::type* __restrict__ weight,
@@ -109,7 +101,7 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2)
                                 const typename Accumulator<T>::type* __restrict__ linear, T* __restrict__ grad_map,
                                 int height, int width, int planes, int groups) {
   using A = typename Accumulator<T>::type;
-  constexpr int REACH = K / 2, WIDE = SIDE + K - 1, PITCH = pitch<A, OUTPUTS>();
+  constexpr int REACH = K / 2, WIDE = SIDE + K - 1, PITCH = ODD_PITCH<A, OUTPUTS>;
   SHARED(shared);
   A* grads = reinterpret_cast<A*>(shared);
   const Square at = square<SIDE>(blockIdx.x, height, width);
@@ -172,7 +164,7 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2)
 // every LANES-th pixel; a block has every gridDim.x-th square. K * CHANNELS * LANES threads.
 //   sums [gridDim.x, 2, K * K, G, R]
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SIDE, int LANES>
-__global__ void __launch_bounds__(K* CHANNELS* LANES)
+__global__ void __launch_bounds__(K* CHANNELS* LANES, 1)
     generate_backward_sums_tiled(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map,
                                  int map_stride, const typename Accumulator<T>::type* __restrict__ norm,
                                  typename Accumulator<T>::type* __restrict__ sums, int squares, int height, int width,

@@ -2,6 +2,11 @@
 #pragma once
 #include "common.cuh"
 
+// The step from pixel to pixel of a tile of N numbers each: an odd number of 16 bytes, so that no two of eight
+// neighbours share a bank.
+template <typename T, int N>
+constexpr int ODD_PITCH = ((N * sizeof(T) + 15) / 16 | 1) * 16 / sizeof(T);
+
 // A square of SIDE x SIDE pixels of an image: the one of this block, counted along the image's lines.
 struct Square {
   long long image;
@@ -22,12 +27,11 @@ __device__ __forceinline__ A relu(A x) {
 
 // N numbers that lie together, aligned as one or to 16 bytes, in as few moves as there can be.
 template <typename T, int N>
-constexpr int at_once() {
-  return N * sizeof(T) <= 16 ? N : 16 / sizeof(T);
-}
+constexpr int AT_ONCE = N * sizeof(T) <= 16 ? N : 16 / sizeof(T);
+
 template <int N, typename T>
 __device__ __forceinline__ void load_all(const T* address, typename Accumulator<T>::type (&out)[N]) {
-  constexpr int V = at_once<T, N>();
+  constexpr int V = AT_ONCE<T, N>;
 #pragma unroll
   for (int i = 0; i < N; i += V) {
     const Vector<T, V> x = load_vector<V>(address + i);
@@ -37,7 +41,7 @@ __device__ __forceinline__ void load_all(const T* address, typename Accumulator<
 }
 template <int N, typename T>
 __device__ __forceinline__ void store_all(T* address, const typename Accumulator<T>::type (&x)[N]) {
-  constexpr int V = at_once<T, N>();
+  constexpr int V = AT_ONCE<T, N>;
 #pragma unroll
   for (int i = 0; i < N; i += V) {
     Vector<T, V> out;
@@ -56,8 +60,7 @@ enum Border { REFLECTED, ZERO };
 template <typename T, typename S, int HEIGHT, int WIDTH, int CHANNELS, int PITCH, int REACH, Border BORDER>
 __device__ __forceinline__ void load_tile(S* tile, const T* __restrict__ map, int stride, int top, int left,
                                           int height, int width) {
-  constexpr int AT_ONCE = at_once<T, CHANNELS>();
-  constexpr int PARTS = CHANNELS / AT_ONCE;
+  constexpr int V = AT_ONCE<T, CHANNELS>, PARTS = CHANNELS / V;
   for (int i = threadIdx.x; i < HEIGHT * WIDTH * PARTS; i += blockDim.x) {
     const int part = i % PARTS, pixel = i / PARTS;
     int y = top + pixel / WIDTH, x = left + pixel % WIDTH;
@@ -66,19 +69,19 @@ __device__ __forceinline__ void load_tile(S* tile, const T* __restrict__ map, in
       inside = y < height + REACH && x < width + REACH;
       y = reflect(y, height), x = reflect(x, width);
     }
-    Vector<T, AT_ONCE> from;
+    Vector<T, V> from;
     if (inside) {
-      from = load_vector<AT_ONCE>(map + (y * width + x) * stride + part * AT_ONCE);
+      from = load_vector<V>(map + (y * width + x) * stride + part * V);
     } else {
 #pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) from.value[j] = from_accumulator<T>(0);
+      for (int j = 0; j < V; ++j) from.value[j] = from_accumulator<T>(0);
     }
-    S* to = tile + pixel * PITCH + part * AT_ONCE;
+    S* to = tile + pixel * PITCH + part * V;
     if constexpr (sizeof(S) == sizeof(T)) {
-      store_vector<AT_ONCE>(to, from);
+      store_vector<V>(to, from);
     } else {
 #pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) to[j] = to_accumulator(from.value[j]);
+      for (int j = 0; j < V; ++j) to[j] = to_accumulator(from.value[j]);
     }
   }
 }

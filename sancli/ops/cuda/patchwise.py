@@ -10,8 +10,8 @@ import sancli.ops.patchwise  # noqa: F401 -- the schemas
 from sancli.ops.attention import Given, GivenBack
 from sancli.ops.cpu.maps import of_one_type
 from sancli.ops.cuda import loader
-from sancli.ops.cuda.attend import apart as attend
-from sancli.ops.cuda.generation.choice import choose
+from sancli.ops.cuda.attend import choice as attend
+from sancli.ops.cuda.generation import choice as generation
 from sancli.ops.cuda.generation.relation import Relation, parameter_gradients, through_statistics
 from sancli.ops.norm import Affine
 from sancli.ops.reference import patchwise as plain
@@ -31,10 +31,10 @@ def patchwise_attention(
     mean1, var1 = plain.relation_statistics(query, key, given.mean1, given.var1, k)
     norm1 = Affine(given.gamma1, given.beta1, mean1, var1, given.eps1)
     relation = Relation.of(query, key, norm1, given.weight1, k)
-    z = choose(key, len(given.gamma2), k).generate(relation)
+    z = generation.choose(key, len(given.gamma2), k).generate(relation)
     mean2, var2 = trunk.statistics(z, given.mean2, given.var2)
     hidden = trunk.norm_relu(z, Affine(given.gamma2, given.beta2, mean2, var2, given.eps2))
-    out = attend.attend(hidden, value, given.weight2, given.bias2, k)
+    out = attend.choose(hidden, value, k).attend(hidden, value, given.weight2, given.bias2, k)
     return out, mean1, var1, mean2, var2, z
 
 
@@ -48,7 +48,8 @@ def patchwise_attention_backward(
         return plain.patchwise_attention_backward(grad, query, key, value, *given)
     norm2 = Affine(given.gamma2, given.beta2, given.mean2, given.var2, given.eps2)
     hidden = trunk.norm_relu(z, norm2)
-    grad_hidden, grad_value, grad_weight2, grad_bias2 = attend.attend_backward(
+    way = attend.choose(hidden, value, given.kernel_size)
+    grad_hidden, grad_value, grad_weight2, grad_bias2 = way.attend_backward(
         grad, hidden, value, given.weight2, given.bias2, given.kernel_size
     )
     grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, given.batch2)
@@ -75,7 +76,7 @@ def generation_backward(
         norm: norm1.
         batch: Whether its statistics are those of the relation, and so depend on query and key.
     """
-    way, parts = choose(relation.key, grad.shape[1], relation.kernel_size), relation.parts()
+    way, parts = generation.choose(relation.key, grad.shape[1], relation.kernel_size), relation.parts()
     sums = torch.cat([way.sums(seen, grad).sum(0) for seen in parts], 1)  # [2, O, G, R]
     grad_scale, grad_shift, grad_weight = parameter_gradients(relation, sums)
     grad_gamma, grad_beta, *moments = norm.fold_backward(grad_scale, grad_shift)

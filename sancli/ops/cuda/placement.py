@@ -8,7 +8,7 @@ from sancli.ops.cpu.maps import laid_out
 
 
 def placed(x: Tensor, channels: int) -> tuple[Tensor, np.int32]:
-    """`x` and its stride from pixel to pixel; a copy where vectors of `channels` numbers would be misaligned."""
+    """`x` and its stride from pixel to pixel; a copy where vectors of `channels` would be misaligned."""
     vector = min(16, channels * x.element_size())
     x, stride = laid_out(x)
     if x.data_ptr() % vector or stride * x.element_size() % vector:

@@ -13,7 +13,7 @@ SOURCE, SIDE, APART, HALF = "generate_mma.cu", 8, 8, 2
 SPLITS = 4
 """Pairs of warps that share the offsets of a square: 8 warps a block."""
 BLOCKS = 1024
-"""Of the sums over all pixels, about: numbers of the shape alone decide how they are cut, so results repeat."""
+"""Of the sums over all pixels, about: the shape alone decides how they are cut, so that results repeat."""
 
 
 def fits(key: Tensor, groups: int) -> bool:
@@ -55,8 +55,9 @@ def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tens
     warps = part(planes // channels, 4)  # pairs of them
     weight = seen.weight.transpose(1, 2).unflatten(1, (-1, outputs)).to(grad.dtype)
     out = maps(seen.map, *seen.map.shape[1:])
+    types = f"{loader.ctype(out.dtype)}, {seen.kernel_size}, {channels}, {outputs}"
     loader.launch(
-        SOURCE, f"generate_backward_map_mma<{loader.ctype(out.dtype)}, {seen.kernel_size}, {channels}, {outputs}>",
+        SOURCE, f"generate_backward_map_mma<{types}>",
         (squares(out, SIDE), planes // channels // warps), (SIDE**2 * warps,),
         *placed(grad, 8), *placed(seen.map, 8), seen.norm,
         fragments(weight), constant, linear, out,

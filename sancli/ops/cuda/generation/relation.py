@@ -1,7 +1,7 @@
 """The relation of patchwise attention as the kernels see it, and what surrounds their launches.
 
-Shapes: N images, R relation channels, G weight channels, K footprint side, H x W pixels; O = K * K + 1 offsets, of
-which the last is the query.
+Shapes: N images, R relation channels, G weight channels, K footprint side, H x W pixels; O = K * K + 1
+offsets, of which the last is the query.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Relation:
-    """relu(scale * [query, footprint of key] + shift), never made, and the weight that it is multiplied with."""
+    """relu(scale * [query, footprint of key] + shift), never made, and the weight that multiplies it."""
 
     query: Tensor
     key: Tensor
@@ -83,11 +83,16 @@ def parameter_gradients(relation: Relation, sums: Tensor) -> tuple[Tensor, Tenso
 def through_statistics(
     like: Tensor, mean: Tensor, grad_mean: Tensor, grad_var: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of a map through mean and variance of its shifted copies: constant + linear * map, [H, W, R] each.
+    """The gradient of a map through mean and variance of its shifted copies.
 
     Args:
         like: The map [N, R, H, W].
-        mean: [R, K * K], likewise the gradients.
+        mean: [R, K * K].
+        grad_mean: Its gradient.
+        grad_var: That of the variance.
+
+    Returns:
+        Two of [H, W, R]: constant + linear * map.
     """
     kernel_size = round(mean.shape[1] ** 0.5)
     rows, columns = (shown(size, kernel_size, mean).sum(1) for size in like.shape[2:])

@@ -12,7 +12,7 @@ from sancli.ops.trunk import maps
 
 SOURCE = "generate_tiled.cu"
 BLOCKS, THREADS = 1024, 192
-"""Of the sums over all pixels, about: numbers of the shape alone decide how they are cut, so results repeat."""
+"""Of the sums over all pixels, about: the shape alone decides how they are cut, so that results repeat."""
 
 
 class Tile(NamedTuple):
@@ -51,7 +51,8 @@ def generate(relation: Relation) -> Tensor:
     loader.launch(
         SOURCE, f"generate_forward_tiled<{_types(z, relation.kernel_size, at)}>",
         (squares(z, at.side), groups // at.outputs), (at.side**2 // 2,),
-        *placed(relation.query, at.channels), *placed(relation.key, at.channels), relation.norm, relation.weight, z,
+        *placed(relation.query, at.channels), *placed(relation.key, at.channels),
+        relation.norm, relation.weight, z,
         *sizes(*z.shape[2:], planes, groups), shared=shared(z, at, relation.kernel_size),
     )  # fmt: skip
     return z
@@ -61,12 +62,12 @@ def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tens
     """Of `seen.map`, with constant + linear * map [H, W, R] added."""
     _, planes, groups = seen.weight.shape
     at = _tile(planes, groups)
-    channels = min(at.channels, 8)  # of these a thread keeps three sets
+    at_once = at._replace(channels=min(at.channels, 8))  # of these a thread keeps three sets
     out = maps(seen.map, *seen.map.shape[1:])
     loader.launch(
-        SOURCE, f"generate_backward_map_tiled<{_types(out, seen.kernel_size, at._replace(channels=channels))}>",
-        (squares(out, at.side), planes // channels), (at.side**2 // 2,),
-        *placed(grad, at.outputs), *placed(seen.map, channels), seen.norm,
+        SOURCE, f"generate_backward_map_tiled<{_types(out, seen.kernel_size, at_once)}>",
+        (squares(out, at.side), planes // at_once.channels), (at.side**2 // 2,),
+        *placed(grad, at.outputs), *placed(seen.map, at_once.channels), seen.norm,
         seen.weight.transpose(1, 2).contiguous(), constant, linear, out,
         *sizes(*out.shape[2:], planes, groups), shared=shared(out, at, seen.kernel_size),
     )  # fmt: skip
