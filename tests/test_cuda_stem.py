@@ -1,5 +1,6 @@
 """The stem in CUDA, run on the CPU, is its plain version in float64: in every type, at awkward sizes."""
 
+import functools
 import random
 
 import formulas
@@ -20,14 +21,17 @@ SLOW = [(shape, dtype) for shape in SHAPES + ODD_CHANNELS for dtype in TOLERANCE
 
 
 @pytest.fixture(autouse=True)
-def compiled(emulated):
-    """All that the tests need, as many at once as there are cores."""
-    for kernel, widest in (("double", 2), ("__nv_bfloat16", 8), ("__half", 8), ("float", 4), ("float", 1)):
-        emulated.prepare(stem.SOURCE, *(f"{name}<{kernel}, {widest}>" for name in ("stem", "stem_sums")))
-        names = "image_moments", "join_image_moments", "stem_image_gradient"
-        emulated.prepare(stem.SOURCE, *(f"{name}<{kernel}>" for name in names))
-    for real in ("float", "double"):
-        emulated.prepare(stem.SOURCE, f"stem_fold<{real}>", f"stem_gradients<{real}>")
+def prepared(emulated, monkeypatch):
+    """Blocks as long as those on large maps; kernels compiled ahead, as many at once as there are cores."""
+    monkeypatch.setattr(channels, "BLOCKS", 1)
+    rehearse(emulated)
+
+
+@functools.cache
+def rehearse(emulator):
+    with emulator.rehearsal():
+        for shape, dtype in CASES:
+            list(outputs(stem, *made(shape, True, dtype), batch=True))
 
 
 def made(shape, batch, dtype, seed=0):
@@ -70,7 +74,7 @@ def test_every_type_at_every_size(emulated, shape, batch, dtype):
 
 @pytest.mark.slow
 def test_many_shapes_in_many_parts(emulated, monkeypatch):
-    monkeypatch.setattr(stem, "EACH", 1)
+    monkeypatch.setattr(channels, "EACH", 1)
     pick = random.Random(0)
     for seed in range(100):
         shape = pick.choice([1, 2, 3]), pick.randint(1, 80), pick.randint(2, 20), pick.randint(2, 20)
@@ -89,7 +93,7 @@ def test_wide_and_narrow_vectors_are_twins(emulated, monkeypatch, batch):
 def test_many_parts_give_what_one_gives(emulated, monkeypatch):
     """Of a window a thread, so that there are many, the last of which is not full."""
     case = made((2, 24, 41, 24), True, torch.float32)
-    monkeypatch.setattr(stem, "EACH", 1)
+    monkeypatch.setattr(channels, "EACH", 1)
     got = list(outputs(stem, *case, batch=True))
     many = {kernel for kernel, grid, *_ in emulated.launches if grid[0] > 7}
     assert {"stem_sums<float, 4>", "image_moments<float>"} < many

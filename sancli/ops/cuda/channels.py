@@ -17,7 +17,11 @@ WARP = 32
 JOINED = (32, 16)
 """The block that joins parts: channels, and parts that are read at the same time."""
 PARTS = 512
-"""Blocks that a sum is cut into: four for each of the 132 multiprocessors of an H100. Not tuned yet."""
+"""Blocks that a sum is cut into, at most: four for each multiprocessor of an H100. Not tuned yet."""
+BLOCKS = 1056
+"""Before there are as many, a thread sees fewer pixels: eight for each multiprocessor. Not tuned yet."""
+EACH = 16
+"""Pixels that a thread sees where there are many: it reads its parameters once for all. Not tuned yet."""
 MOST_PIXELS = 2**30
 """Their numbers are 32 bits wide, and may run on behind the last one."""
 
@@ -48,22 +52,28 @@ class Cut(NamedTuple):
         return THREADS * self.vector * numbers * real.element_size()
 
 
-def cut(pixels: int, channels: int, *maps: Tensor, each: int, most: int = MOST_PIXELS) -> Cut:
-    """Cuts maps [pixels, C] so that a thread sees about `each` pixels, in `most` blocks or not many more.
+def cut(pixels: int, channels: int, *maps: Tensor, most: int = MOST_PIXELS) -> Cut:
+    """Cuts maps [pixels, C] into blocks, so that there are enough of them and a thread sees enough pixels.
 
     Args:
         pixels: Or windows.
         channels: C.
         maps: All that vectors are read from and written to.
-        each: The parameters of its channels are read once for all of them.
-        most: More pixels than that many blocks can share are seen by fewer, longer ones.
+        most: Blocks; where they are not enough, a thread sees more.
     """
     vector = min(vector_of(x, channels) for x in maps)
     vectors = channels // vector
     columns = min(1 << (vectors - 1).bit_length(), WARP)
     rows, tiles = THREADS // columns, -(-vectors // columns)
+    each = min(EACH, max(1, pixels * tiles // (rows * BLOCKS)))
     share = max(rows * each, -(-pixels // max(1, most // tiles)))
     return Cut(vector, (columns, rows), -(-pixels // share), tiles, share)
+
+
+def cut_pixels(pixels: int) -> Cut:
+    """Cuts an image into pixels, one a thread, for sums over all of them."""
+    share = max(THREADS * EACH, -(-pixels // PARTS))
+    return Cut(1, (1, THREADS), parts=-(-pixels // share), tiles=1, share=share)
 
 
 def vector_of(x: Tensor, channels: int) -> int:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sancli.ops.cpu.maps import of_one_type, parameter, real_type, used
 from sancli.ops.cuda import loader
-from sancli.ops.cuda.channels import PARTS, THREADS, WARP, Cut, cut, integers, joined_bytes, joining
-from sancli.ops.cuda.trunk import EACH, affine, usable
+from sancli.ops.cuda.channels import PARTS, THREADS, WARP, cut, cut_pixels, integers, joined_bytes, joining
+from sancli.ops.cuda.trunk import affine, usable
 from sancli.ops.norm import Affine
 from sancli.ops.reference import stem as plain
 from sancli.ops.reference.trunk import channels_last
@@ -41,7 +41,7 @@ def stem(
     images, _, height, width = image.shape
     y = maps(image, len(weight), height // 2, width // 2)
     windows = images * (height // 2) * (width // 2)
-    work = cut(windows, len(weight), y, each=EACH)
+    work = cut(windows, len(weight), y)
     loader.launch(
         SOURCE, work.kernel("stem", image), work.grid, work.block,
         image, *folded, y, *integers(height, width, windows, len(weight), work.share),
@@ -95,8 +95,7 @@ class Folded(NamedTuple):
 def moments(image: Tensor) -> Tensor:
     """Mean and covariance of the colours, 3 and 3 x 3 numbers in float64."""
     pixels = image.numel() // COLOURS
-    share = max(THREADS * EACH, -(-pixels // PARTS))
-    work = Cut(1, (1, THREADS), parts=-(-pixels // share), tiles=1, share=share)
+    work = cut_pixels(pixels)
     sums = image.new_empty(work.parts, MOMENTS, dtype=torch.float64)
     joined = image.new_empty(COLOURS + COLOURS**2, dtype=torch.float64)
     loader.launch(
@@ -125,7 +124,7 @@ def summed(grad: Tensor, image: Tensor, folded: Folded) -> Tensor:
     """For each part and channel the sums of the gradient times the colours that it goes to, and of itself."""
     images, channels, rows, columns = grad.shape
     windows = images * rows * columns
-    work = cut(windows, channels, grad, each=EACH, most=PARTS)
+    work = cut(windows, channels, grad, most=PARTS)
     sums = folded.kernel.new_empty(work.parts, SUMS, channels)
     loader.launch(
         SOURCE, work.kernel("stem_sums", grad), work.grid, work.block,

@@ -18,8 +18,6 @@ from sancli.ops.registry import implement
 from sancli.ops.trunk import maps
 
 SOURCE = "trunk.cu"
-EACH = 16
-"""Pixels, or windows, that a thread normalises or sums up at least, if there are as many. Not tuned yet."""
 
 
 def usable(x: Tensor, *rest: Tensor | None) -> bool:
@@ -85,7 +83,7 @@ def bn_relu_pool(
     x = channels_last(x)
     norm, y = normalisation(x, gamma, beta, mean, var, eps), maps(x, channels, height // 2, width // 2)
     windows = images * (height // 2) * (width // 2)
-    work = cut(windows, channels, x, y, each=EACH)
+    work = cut(windows, channels, x, y)
     loader.launch(
         SOURCE, work.kernel("norm_relu_pool", x), work.grid, work.block,
         x, *norm[:4], real(eps, norm.mean), y, *integers(height, width, windows, channels, work.share),
@@ -102,7 +100,7 @@ def bn_relu_pool_backward(
     images, channels, height, width = x.shape
     grad, x, norm = channels_last(grad), channels_last(x), affine(x, gamma, beta, mean, var, eps)
     windows, cells = images * (height // 2) * (width // 2), images * -(-height // 2) * -(-width // 2)
-    work = cut(windows, channels, x, grad, each=EACH, most=PARTS)
+    work = cut(windows, channels, x, grad, most=PARTS)
     sums = norm.mean.new_empty(work.parts, 2, channels)
     given = *norm[:4], real(eps, norm.mean)
     loader.launch(
@@ -112,7 +110,7 @@ def bn_relu_pool_backward(
     )  # fmt: skip
     grads, of_batch = gradients(sums, norm, pixels=images * height * width)
     grad_x = torch.empty_like(x)
-    work = cut(cells, channels, x, grad, grad_x, each=EACH)
+    work = cut(cells, channels, x, grad, grad_x)
     loader.launch(
         SOURCE, work.kernel("pool_gradient", x), work.grid, work.block,
         grad, x, *given, *of_batch, grad_x,
@@ -142,7 +140,7 @@ def write_statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
     """Mean and biased variance of each channel of `x`, into `mean` and `var`."""
     channels = x.shape[1]
     pixels = x.numel() // channels
-    work = cut(pixels, channels, x, each=EACH, most=PARTS)
+    work = cut(pixels, channels, x, most=PARTS)
     means, squares = mean.new_empty(2, work.parts, channels)
     loader.launch(
         SOURCE, work.kernel("channel_moments", x), work.grid, work.block,
@@ -160,7 +158,7 @@ def norm_relu(x: Tensor, norm: Affine) -> Tensor:
     """relu(norm(x)) of a map that is channels last."""
     y, channels = torch.empty_like(x), x.shape[1]
     pixels = x.numel() // channels
-    work = cut(pixels, channels, x, y, each=EACH)
+    work = cut(pixels, channels, x, y)
     loader.launch(
         SOURCE, work.kernel("norm_relu", x), work.grid, work.block,
         x, *norm[:4], real(norm.eps, norm.mean), y, *integers(pixels, channels, work.share),
@@ -174,7 +172,7 @@ def norm_relu_backward(
     """Gradients of x, which takes the place of `grad`, gamma and beta. Both maps are channels last."""
     channels = x.shape[1]
     pixels = x.numel() // channels
-    work = cut(pixels, channels, x, grad, each=EACH, most=PARTS)
+    work = cut(pixels, channels, x, grad, most=PARTS)
     sums = norm.mean.new_empty(work.parts, 2, channels)
     given = *norm[:4], real(norm.eps, norm.mean)
     loader.launch(
@@ -182,7 +180,7 @@ def norm_relu_backward(
         grad, x, *given, sums, *integers(pixels, channels, work.share), shared=work.shared(2, sums),
     )  # fmt: skip
     grads, of_batch = gradients(sums, norm, pixels=pixels)
-    work = cut(pixels, channels, x, grad, each=EACH)
+    work = cut(pixels, channels, x, grad)
     loader.launch(
         SOURCE, work.kernel("norm_relu_gradient", x), work.grid, work.block,
         grad, x, *given, *of_batch, grad, *integers(batch, pixels, channels, work.share),
