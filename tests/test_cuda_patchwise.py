@@ -42,22 +42,26 @@ def test_every_result_is_that_of_plain_pytorch(emulated, shape, batch1, batch2):
     assert_near(run(cuda, *case), run(plain, *case), 1e-9)
 
 
+# Of the whole operator, by norms: a hidden layer rounded near 0 passes relu or not, with all that follows.
+WHOLE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 16, 8, 64, 9, 11, 3), pytest.param((1, 32, 16, 128, 9, 5, 7), marks=slow)]
 )
 @pytest.mark.parametrize(
     "dtype", [torch.bfloat16, *(pytest.param(x, marks=slow) for x in (torch.float16, torch.float32))]
 )
-def test_every_type_is_as_near_to_float64_as_plain_pytorch(emulated, shape, dtype):
-    """Where the hidden layer is near 0, its rounding decides what relu lets through: in both alike."""
-    inputs, norms, weights, grad, k = given(shape, False, False, dtype)
-    got, theirs = (run(way, inputs, norms, weights, grad, k) for way in (cuda, plain))
-    norms = [[x.double() for x in norm] for norm in norms]
+@pytest.mark.parametrize("batch", [pytest.param(True, marks=slow), False])
+def test_every_type_is_near_to_float64(emulated, shape, dtype, batch):
+    inputs, norms, weights, grad, k = given(shape, batch, batch, dtype)
+    got, like = (run(way, inputs, norms, weights, grad, k) for way in (cuda, plain))
+    norms = [[None if x is None else x.double() for x in norm] for norm in norms]
     wide = [x.double() for x in inputs], norms, [x.double() for x in weights], grad.double(), k
-    for i, (a, b, c) in enumerate(zip(got, theirs, run(plain, *wide), strict=True)):
-        assert a.dtype == b.dtype, i
-        error, allowed = ((x.double() - c).norm() / c.norm() for x in (a, b))
-        assert error <= 1.5 * allowed + SHARE[dtype] / 10, i
+    for i, (a, b, c) in enumerate(zip(got, run(plain, *wide), like, strict=True)):
+        assert a.dtype == c.dtype, i
+        assert a.shape == c.shape, i
+        assert (a.double() - b).norm() <= WHOLE[dtype] * b.norm(), i
 
 
 def generation_case(shape, dtype, computed_in=None):
@@ -228,7 +232,7 @@ def attended_part(index):
     ],
 )  # fmt: skip
 def test_a_bug_is_seen(emulated, monkeypatch, source, old, new, compared):
-    monkeypatch.setattr(fused, "BLOCKS", 2)  # of two squares each
+    monkeypatch.setattr(fused, "BLOCKS", 1)  # of two squares
     got, wanted = compared()
     assert_near([got], [wanted], SHARE[torch.bfloat16])
     with emulated.mutated(source, old, new):
