@@ -39,7 +39,7 @@ struct Norm {
     for (int i = 0; i < V; ++i) {
       mean[i] = means[channel + i];
       beta[i] = betas[channel + i];
-      scale[i] = gammas[channel + i] * (R(1) / sqrt(vars[channel + i] + eps));
+      scale[i] = gammas[channel + i] * rsqrt(vars[channel + i] + eps);
     }
   }
   __device__ __forceinline__ R operator()(R distance, int i) const { return distance * scale[i] + beta[i]; }

@@ -212,7 +212,7 @@ __global__ void norm_gradients(const R* __restrict__ sums, const R* __restrict__
   R total[2];
   add_parts(total, sums + channel, idle ? 0 : parts, channels, reinterpret_cast<R*>(memory));
   if (threadIdx.y > 0 || idle) return;
-  const R invstd = R(1) / sqrt(var[channel] + eps), scale = gamma[channel] * invstd;
+  const R invstd = rsqrt(var[channel] + eps), scale = gamma[channel] * invstd;
   grad_beta[channel] = total[0];
   grad_gamma[channel] = total[1] * invstd;
   of_mean[channel] = -scale * total[0] / R(pixels);
