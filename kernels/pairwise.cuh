@@ -17,22 +17,24 @@
 // Each pass gathers: a block owns its pixels and visits their partners, so there are no atomics. Seen from j, pixel i
 // counts as often as the reflected border shows j to it: `visits`.
 //
-// What an H100 (3.35 TB/s, 990 TFLOP/s in 16 bits, 67 in float) needs at least, SAN15 at 224 pixels, batch 64, for
-// all 15 blocks: 52 M pairs of pixels an attention of layer 1 to 51 k in layer 4, 99 GFLOP a pass of hidden layer,
-// logits and sum (1 unit = the hidden layer's 62 GFLOP). Bytes are those of maps that must be read or written once.
+// Foretold before anything was measured, for SAN15 at 224 pixels, batch 64, on an H100 (3.35 TB/s, 990 TFLOP/s in 16
+// bits on the tensor cores, 67 by FFMA): sums over all 15 blocks, 52 M pairs of pixels a pass. Bytes are those of maps
+// that have to be read or written once.
 //
-//   kernel                GFLOP   16-bit bound   float bound     GB in 16 bits   bound by memory
-//   pair_relation_*           6        -              0.1 ms          0.7             0.2 ms
-//   pair_moments             71       0.1 ms          1.1 ms          0.2             0.1 ms
-//   pair_attend              99       0.1 ms          1.5 ms          0.8             0.2 ms   (twice: delta)
-//   pair_query_backward     262       0.3 ms          3.9 ms          1.3             0.4 ms
-//   pair_moments<CORRECT>   142       0.2 ms          2.1 ms          0.8             0.2 ms
-//   pair_key_backward       262       0.3 ms          3.9 ms          1.6             0.5 ms
+//   kernel                          GFLOP   tensor cores     FFMA     GB in 16 bits   memory     expected, 16 bits
+//   pair_relation_statistics            4        -          0.1 ms         0.1        0.0 ms          0.3 ms
+//   pair_moments                       69      0.1 ms       1.0 ms         0.1        0.0 ms          0.6 ms
+//   pair_attend                       102      0.1 ms       1.5 ms         0.6        0.2 ms          1.5 ms
+//   pair_attend, for delta            102      0.1 ms       1.5 ms         0.6        0.2 ms          1.5 ms
+//   pair_query_backward               292      0.3 ms       4.4 ms         0.7        0.2 ms          3 ms
+//   pair_moments<CORRECT>             137      0.1 ms       2.0 ms         0.4        0.1 ms          1.2 ms
+//   pair_key_backward                 273      0.3 ms       4.1 ms         1.0        0.3 ms          3 ms
+//   pair_relation_products, _backward   8        -          0.1 ms         0.8        0.2 ms          0.6 ms
+//   all                               987      1.0 ms      14.7 ms         4.2        1.3 ms         12 ms
 //
-// So neither bound is what a 16-bit pass will meet: per pair it makes 15 G channels of u and as many of hidden (2 to 3
-// instructions each) and M products of the weighted sum, some 300 to 400 instructions of 32 lanes' worth a pair in
-// every layer, 33 M pairs a pass: 0.8 ms at the full rate of issue, 1.5 to 2 ms expected. Sum of all passes: 8 to 10 ms
-// a step in 16 bits.
+// Neither bound is what 16 bits will meet. A pair costs about 20 instructions a lane for each channel of query: 6 for
+// u, 3 for the hidden layer, 9 for the 4 channels of value, the rest for the softmax; that is 17 G a pass, 0.6 ms at
+// the full rate of issue, and barriers and latency are taken to double it. Float is bound by FFMA: 15 to 25 ms.
 #pragma once
 #include "common.cuh"
 
@@ -113,6 +115,19 @@ struct Compared {
   }
   __device__ __forceinline__ Real right(int j, int d) const {
     return d < planes ? sign * to_accumulator(key_of(j)[d]) : -place[j % area * 2 + d - planes];
+  }
+  // Those of V neighbours, less `centre`; the place's two are neighbours.
+  template <int V>
+  __device__ __forceinline__ void left(int i, int d, const Real (&centre)[V], Real (&x)[V]) const {
+    load<V>(query_of(i) + (d < planes ? d : 0), x);
+#pragma unroll
+    for (int v = 0; v < V; ++v) x[v] = (d < planes ? x[v] : place[i % area * 2 + d - planes + v]) - centre[v];
+  }
+  template <int V>
+  __device__ __forceinline__ void right(int j, int d, const Real (&centre)[V], Real (&x)[V]) const {
+    load<V>(key_of(j) + (d < planes ? d : 0), x);
+#pragma unroll
+    for (int v = 0; v < V; ++v) x[v] = (d < planes ? sign * x[v] : -place[j % area * 2 + d - planes + v]) - centre[v];
   }
 };
 

@@ -18,7 +18,8 @@ __device__ __forceinline__ void logits_backward(const Owners<L>& owners, const P
                                                 const typename L::T* __restrict__ grad, int grad_stride,
                                                 const float* __restrict__ delta, const float* weight,
                                                 typename L::T* grad_logits) {
-  for (int unit = threadIdx.x; unit < L::ROWS * L::LANES; unit += THREADS) {
+#pragma unroll 1
+  for (int unit = threadIdx.x; unit < L::ROWS * L::LANES; unit += L::THREADS) {
     const int row = unit / L::LANES, owner = owners.pixel[row % L::OWNERS].index, other = pairs.partner[row];
     const long long i = OWNED_BY_KEY ? other : owner, j = OWNED_BY_KEY ? owner : other;
     float x[L::OCTETS][8];
@@ -46,26 +47,24 @@ template <typename L>
 __device__ __forceinline__ void hidden_backward(const typename L::T* grad_logits,
                                                 const typename L::T* __restrict__ weight2_back,
                                                 const typename L::T* hidden,
-                                                Tile<typename L::T, L::ROWS, L::HIDDEN>& tile) {
+                                                HiddenTile<L>& tile) {
   tile.clear();
   tile.template add_product<L::WEIGHTS>(grad_logits, weight2_back);
-  tile.each([=](int row, int column, float& x, float& y) {
-    x = to_accumulator(hidden[row * L::H + column]) <= 0 ? 0 : x;
-    y = to_accumulator(hidden[row * L::H + column + 1]) <= 0 ? 0 : y;
-  });
+  tile.each([=](int row, int column, float& x, float& y) { relu_backward(hidden + row * L::H + column, x, y); });
 }
 
 // The columns of grad_logits behind the last weight, which a product reads.
 template <typename L>
 __device__ __forceinline__ void clear_padding(typename L::T* grad_logits) {
   constexpr int EMPTY = L::WEIGHTS - L::G;
-  for (int at = threadIdx.x; at < L::ROWS * EMPTY; at += THREADS)
+  for (int at = threadIdx.x; at < L::ROWS * EMPTY; at += L::THREADS)
     grad_logits[at / (EMPTY + !EMPTY) * L::W + L::G + at % (EMPTY + !EMPTY)] = from_accumulator<typename L::T>(0);
 }
 
-// As pair_query_backward_naive; partial [blocks, HIDDEN * WIDE + HIDDEN * WEIGHTS].
-template <typename T, int R, int G, int ROWS>
-__global__ void __launch_bounds__(THREADS)
+// As pair_query_backward_naive; partial [blocks, HIDDEN * WIDE + HIDDEN * WEIGHTS]. PARTS: 1 the first of these, 2 all
+// else, 3 both, where there are registers for it.
+template <typename T, int R, int G, int ROWS, int PARTS>
+__global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, G, ROWS>::BLOCKS))
     pair_query_backward(PAIRS, BACKWARD, float* __restrict__ grad_a, float* __restrict__ partial) {
   using L = Layer<T, R, G, ROWS>;
   SHARED(memory);
@@ -77,8 +76,8 @@ __global__ void __launch_bounds__(THREADS)
   const Sides sides{height, width, kernel_size};
   const Compared<T> of = COMPARED(R);
   const Norm1<L> norm(scale1, shift1);
-  Outer<T, ROWS, L::HIDDEN, L::WIDE> products;
-  Outer<T, ROWS, L::HIDDEN, L::WEIGHTS> outer;
+  Outer<T, ROWS, L::HIDDEN, L::WIDE, L::WARPS> products;
+  Outer<T, ROWS, L::HIDDEN, L::WEIGHTS, L::WARPS> outer;
   products.clear();
   outer.clear();
   clear_padding<L>(grad_logits);
@@ -87,7 +86,7 @@ __global__ void __launch_bounds__(THREADS)
     owners.first = tile * L::OWNERS;
     owners.find(sides);
     __syncthreads();
-    Tile<T, ROWS, L::WIDE> gathered;
+    WideTile<L> gathered;
     gathered.clear();
     for (int o = 0; o < sides.offsets(); o += L::OFFSETS) {
       relate<L, false>(of, sides, norm, owners, o, pairs, u);
@@ -101,30 +100,32 @@ __global__ void __launch_bounds__(THREADS)
       __syncthreads();
       logits_backward<L, false>(owners, pairs, value, value_stride, grad, grad_stride, delta, weight, grad_logits);
       __syncthreads();
-      outer.add(hidden, grad_logits);
-      Tile<T, ROWS, L::HIDDEN> back;
+      if (PARTS & 2) outer.add(hidden, grad_logits);
+      HiddenTile<L> back;
       hidden_backward<L>(grad_logits, weight2_back, hidden, back);
       __syncthreads();
       back.each([=](int row, int column, float& x, float& y) { store_pair(hidden + row * L::H + column, x, y); });
       __syncthreads();
-      products.add(hidden, u);
-      Tile<T, ROWS, L::WIDE> grad_u;
-      grad_u.clear();
-      grad_u.template add_product<L::HIDDEN>(hidden, weight1_back);
-      mask<L>(grad_u, u);
-      gathered.add(grad_u);
+      if (PARTS & 1) products.add(hidden, u);
+      if (PARTS & 2) {
+        WideTile<L> grad_u;
+        grad_u.clear();
+        grad_u.template add_product<L::HIDDEN>(hidden, weight1_back);
+        mask<L>(grad_u, u);
+        gathered.add(grad_u);
+      }
       __syncthreads();
     }
-    give_to_owners<L>(gathered, owners, reinterpret_cast<float*>(u), false, grad_a);
+    if (PARTS & 2) give_to_owners<L>(gathered, owners, reinterpret_cast<float*>(u), false, grad_a);
   }
   float* to = partial + static_cast<long long>(blockIdx.x) * L::HIDDEN * (L::WIDE + L::WEIGHTS);
-  write(products, reinterpret_cast<float*>(u), to);
-  write(outer, reinterpret_cast<float*>(u), to + L::HIDDEN * L::WIDE);
+  if (PARTS & 1) write<ROWS * L::U * sizeof(T)>(products, reinterpret_cast<float*>(u), to);
+  if (PARTS & 2) write<ROWS * L::U * sizeof(T)>(outer, reinterpret_cast<float*>(u), to + L::HIDDEN * L::WIDE);
 }
 
 // As pair_key_backward_naive; matrix is packed [WIDE, WIDE].
 template <typename T, int R, int G, int ROWS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, G, ROWS>::BLOCKS))
     pair_key_backward(PAIRS, BACKWARD, const T* __restrict__ matrix, const float* __restrict__ vector,
                       float* __restrict__ grad_b, T* __restrict__ grad_value) {
   using L = Layer<T, R, G, ROWS>;
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(THREADS)
   const Norm1<L> norm(scale1, shift1);
   Gathered<L> sums;
   sums.clear();
-  Tile<T, ROWS, L::WIDE> gathered;
+  WideTile<L> gathered;
   gathered.clear();
   clear_padding<L>(grad_logits);
   owners.find(sides);
@@ -158,11 +159,11 @@ __global__ void __launch_bounds__(THREADS)
     logits_backward<L, true>(owners, pairs, value, value_stride, grad, grad_stride, delta, weight, grad_logits);
     __syncthreads();
     sums.add(grad, grad_stride, pairs.partner, weight, min(L::OFFSETS, sides.offsets() - o));
-    Tile<T, ROWS, L::HIDDEN> back;
+    HiddenTile<L> back;
     hidden_backward<L>(grad_logits, weight2_back, hidden, back);
     back.each([=](int row, int column, float& x, float& y) { store_pair(hidden + row * L::H + column, x, y); });
     __syncthreads();
-    Tile<T, ROWS, L::WIDE> grad_u;
+    WideTile<L> grad_u;
     grad_u.clear();
     if (matrix) {
       grad_u.each([=](int, int column, float& x, float& y) {

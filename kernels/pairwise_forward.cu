@@ -1,10 +1,11 @@
-// Pairwise attention on tiles, forward: moments and attention. pairwise.cuh has the formulas, pairwise_naive.cu the twins.
+// Pairwise attention on tiles, forward: moments and attention. pairwise.cuh has the formulas, pairwise_naive.cu the
+// twins.
 #include "pairwise_tiles.cuh"
 
 // As pair_moments_naive, partial [blocks, WIDE, WIDE]. With CORRECT, u's gradient through norm2's statistics is added
 // to grad_a; matrix is packed [WIDE, WIDE].
 template <typename T, int R, int G, int ROWS, bool CORRECT>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, G, ROWS>::BLOCKS))
     pair_moments(PAIRS, const float* __restrict__ scale1, const float* __restrict__ shift1,
                  const T* __restrict__ matrix, const float* __restrict__ vector, float* __restrict__ grad_a,
                  float* __restrict__ partial) {
@@ -17,13 +18,13 @@ __global__ void __launch_bounds__(THREADS)
   const Sides sides{height, width, kernel_size};
   const Compared<T> of = COMPARED(R);
   const Norm1<L> norm(scale1, shift1);
-  Outer<T, ROWS, L::WIDE, L::WIDE> sums;
+  Outer<T, ROWS, L::WIDE, L::WIDE, L::WARPS> sums;
   sums.clear();
   for (int tile = blockIdx.x; tile * static_cast<long long>(L::OWNERS) < pixels; tile += gridDim.x) {
     __syncthreads();
     owners.first = tile * L::OWNERS;
     owners.find(sides);
-    Tile<T, ROWS, L::WIDE> gathered;
+    WideTile<L> gathered;
     if (CORRECT) gathered.clear();
     for (int o = 0; o < sides.offsets(); o += L::OFFSETS) {
       __syncthreads();
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(THREADS)
       __syncthreads();
       sums.add(u, u);
       if (!CORRECT) continue;
-      Tile<T, ROWS, L::WIDE> grad;
+      WideTile<L> grad;
       grad.each([=](int, int column, float& x, float& y) {
         x = column < L::RELATED ? vector[column] : 0, y = column + 1 < L::RELATED ? vector[column + 1] : 0;
       });
@@ -44,12 +45,13 @@ __global__ void __launch_bounds__(THREADS)
       give_to_owners<L>(gathered, owners, reinterpret_cast<float*>(u), true, grad_a);
     }
   }
-  write(sums, reinterpret_cast<float*>(u), partial + static_cast<long long>(blockIdx.x) * L::WIDE * L::WIDE);
+  float* to = partial + static_cast<long long>(blockIdx.x) * L::WIDE * L::WIDE;
+  write<ROWS * L::U * sizeof(T)>(sums, reinterpret_cast<float*>(u), to);
 }
 
 // As pair_attend_naive.
 template <typename T, int R, int G, int ROWS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, G, ROWS>::BLOCKS))
     pair_attend(PAIRS, const float* __restrict__ scale1, const float* __restrict__ shift1,
                 const T* __restrict__ weight1, const float* __restrict__ bias1, const T* __restrict__ weight2,
                 const T* __restrict__ value, int value_stride, const T* __restrict__ grad, int grad_stride,

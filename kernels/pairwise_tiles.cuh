@@ -1,6 +1,6 @@
 // Pairwise attention on tiles: what the fast kernels share.
 //
-// A block of 256 threads owns OWNERS pixels and makes ROWS pairs at a time, OFFSETS of each owner: row p + OWNERS * o.
+// A block owns OWNERS pixels and makes ROWS pairs at a time, OFFSETS of each owner: row p + OWNERS * o.
 // The layers of these pairs are products (pairwise_products.cuh) of rows in shared memory; what they make is packed by
 // pair_pack. R and G are those of a layer of the network, and M = 8 G.
 #pragma once
@@ -14,6 +14,9 @@ template <typename Type, int PLANES, int GROUPS, int ROWS_>
 struct Layer {
   using T = Type;
   static constexpr int R = PLANES, G = GROUPS, ROWS = ROWS_, STEP = Multiplier<T>::STEP, PAD = Multiplier<T>::PAD;
+  // By registers: 128 where two blocks or 16 warps are on an SM, else 255. What they do not hold is held back by the
+  // loops in pairwise_products.cuh that are not unrolled; no kernel spills.
+  static constexpr int WARPS = R == 64 && sizeof(T) == 2 ? 16 : 8, THREADS = WARPS * WARP, BLOCKS = R < 64 ? 2 : 1;
   static constexpr int RELATED = R + 2, WIDE = round_up(R + 3, STEP), HIDDEN = round_up(R, STEP);
   static constexpr int WEIGHTS = round_up(G, STEP), LOGITS = round_up(G, 8);
   static constexpr int OWNERS = smaller(ROWS, 1024 / G), OFFSETS = ROWS / OWNERS;
@@ -22,6 +25,13 @@ struct Layer {
   static constexpr int LANES = smaller(G, WARP), OCTETS = G / LANES;  // a pixel's channels: eight at a time
   static_assert(THREADS % VECTORS == 0 && (WIDE - R) % VECTOR == 0, "a thread has always the same channels");
 };
+
+template <typename L>
+using WideTile = Tile<typename L::T, L::ROWS, L::WIDE, L::WARPS>;
+template <typename L>
+using HiddenTile = Tile<typename L::T, L::ROWS, L::HIDDEN, L::WARPS>;
+template <typename L>
+using LogitsTile = Tile<typename L::T, L::ROWS, L::LOGITS, L::WARPS>;
 
 // Shared memory, part by part.
 struct Room {
@@ -42,7 +52,7 @@ struct Owners {
   int first, pixels;
 
   __device__ __forceinline__ void find(const Sides& sides) const {
-    for (int p = threadIdx.x; p < L::OWNERS; p += THREADS)
+    for (int p = threadIdx.x; p < L::OWNERS; p += L::THREADS)
       pixel[p] = pixel_at(sides, first + p < pixels ? first + p : pixels - 1);
   }
   __device__ __forceinline__ bool live(int p) const { return first + p < pixels; }
@@ -89,7 +99,8 @@ template <typename L, bool OWNED_BY_KEY>
 __device__ __forceinline__ void relate(const Compared<typename L::T>& of, const Sides& sides, const Norm1<L>& norm,
                                        const Owners<L>& owners, int o, const Pairs& pairs, typename L::T* u) {
   const int channel = threadIdx.x % L::VECTORS * L::VECTOR;
-  for (int row = threadIdx.x / L::VECTORS; row < L::ROWS; row += THREADS / L::VECTORS) {
+#pragma unroll 1
+  for (int row = threadIdx.x / L::VECTORS; row < L::ROWS; row += L::THREADS / L::VECTORS) {
     const int p = row % L::OWNERS, offset = o + (L::OFFSETS == 1 ? 0 : row / L::OWNERS);
     const Pixel owner = owners.pixel[p];
     Partner other{owner.index, 0};
@@ -114,7 +125,7 @@ __device__ __forceinline__ void relate(const Compared<typename L::T>& of, const 
 template <typename L>
 __device__ __forceinline__ void map_hidden(const typename L::T* u, const typename L::T* __restrict__ weight1,
                                            const float* __restrict__ bias1, typename L::T* hidden) {
-  Tile<typename L::T, L::ROWS, L::HIDDEN> tile;
+  HiddenTile<L> tile;
   tile.each([=](int, int column, float& x, float& y) { x = bias1[column], y = bias1[column + 1]; });
   tile.template add_product<L::WIDE>(u, weight1);
   tile.each([=](int row, int column, float& x, float& y) {
@@ -126,7 +137,7 @@ __device__ __forceinline__ void map_hidden(const typename L::T* u, const typenam
 template <typename L, typename F>
 __device__ __forceinline__ void map_logits(const typename L::T* hidden, const typename L::T* __restrict__ weight2,
                                            F f) {
-  Tile<typename L::T, L::ROWS, L::LOGITS> tile;
+  LogitsTile<L> tile;
   tile.clear();
   tile.template add_product<L::HIDDEN>(hidden, weight2);
   tile.each([=](int row, int column, float& x, float& y) {
@@ -165,7 +176,7 @@ __device__ __forceinline__ void store_octet(T* address, const float (&x)[8]) {
 // adjacent ones, so that a warp reads whole lines.
 template <typename L>
 struct Gathered {
-  static constexpr int UNITS = L::OWNERS * L::LANES, EACH = (UNITS + THREADS - 1) / THREADS;
+  static constexpr int UNITS = L::OWNERS * L::LANES, EACH = (UNITS + L::THREADS - 1) / L::THREADS;
   static_assert(UNITS % WARP == 0, "whole warps");
   float x[EACH][L::OCTETS][8];
 
@@ -180,7 +191,7 @@ struct Gathered {
   __device__ __forceinline__ void each(F f) {
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {
-      const int unit = threadIdx.x + e * THREADS;
+      const int unit = threadIdx.x + e * L::THREADS;
       if (unit >= UNITS) break;
 #pragma unroll
       for (int k = 0; k < L::OCTETS; ++k) f(unit / L::LANES, unit % L::LANES + k * WARP, k, x[e][k]);
@@ -188,9 +199,12 @@ struct Gathered {
   }
   // The weights of an octet's channels, out of a row's.
   static __device__ __forceinline__ void weights_of(const float* row, int octet, float (&w)[8]) {
-    if (L::G % 8 == 0) return load_octet(row + octet * 8 % L::G, w);
+    if constexpr (L::G % 8 == 0) {
+      load_octet(row + octet * 8 % L::G, w);
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) w[i] = row[i % L::G];
+      for (int i = 0; i < 8; ++i) w[i] = row[i % L::G];
+    }
   }
   __device__ __forceinline__ void scale(const float* carry) {
     each([=](int p, int octet, int, float(&sum)[8]) {
@@ -256,14 +270,14 @@ struct ShareSum {
 // The softmax over an owner's offsets, taken as they come: a thread has some of the OWNERS x G largest logits and sums.
 template <typename L>
 struct Online {
-  static constexpr int UNITS = L::OWNERS * L::G, EACH = (UNITS + THREADS - 1) / THREADS;
+  static constexpr int UNITS = L::OWNERS * L::G, EACH = (UNITS + L::THREADS - 1) / L::THREADS;
   float largest[EACH], total[EACH];
 
   // Logits become weights, in place; what was summed before has to be multiplied by `carry`.
   __device__ __forceinline__ void add(float* logits, int offsets, bool first, float* carry) {
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {
-      const int unit = threadIdx.x + e * THREADS;
+      const int unit = threadIdx.x + e * L::THREADS;
       if (unit >= UNITS) break;
       const float before = first ? logits[unit] : largest[e];
       float now = before;
@@ -283,7 +297,7 @@ struct Online {
   __device__ __forceinline__ void finish(const Owners<L>& owners, float* carry, float* __restrict__ logsumexp) const {
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {
-      const int unit = threadIdx.x + e * THREADS;
+      const int unit = threadIdx.x + e * L::THREADS;
       if (unit >= UNITS) break;
       carry[unit] = 1 / total[e];
       const int p = unit / L::G;
@@ -300,7 +314,7 @@ __device__ __forceinline__ void products_with(const Gathered<L>& sums, const Own
                                               float* __restrict__ delta) {
 #pragma unroll
   for (int e = 0; e < Gathered<L>::EACH; ++e) {
-    const int unit = threadIdx.x + e * THREADS;
+    const int unit = threadIdx.x + e * L::THREADS;
     if (unit >= Gathered<L>::UNITS) break;
     const int p = unit / L::LANES;
     float x[L::OCTETS][8];
@@ -319,34 +333,33 @@ __device__ __forceinline__ void products_with(const Gathered<L>& sums, const Own
 
 // Leaves the gradient of u where u is above 0.
 template <typename L>
-__device__ __forceinline__ void mask(Tile<typename L::T, L::ROWS, L::WIDE>& grad, const typename L::T* u) {
-  grad.each([=](int row, int column, float& x, float& y) {
-    x = to_accumulator(u[row * L::U + column]) <= 0 ? 0 : x;
-    y = to_accumulator(u[row * L::U + column + 1]) <= 0 ? 0 : y;
-  });
+__device__ __forceinline__ void mask(WideTile<L>& grad, const typename L::T* u) {
+  grad.each([=](int row, int column, float& x, float& y) { relu_backward(u + row * L::U + column, x, y); });
 }
 
 // A sum over the passes of a block, row by row, to its owners, [pixels, D]: set, or added to what is there. `room` is
 // shared memory for ROWS / 2 rows of WIDE floats, where the offsets of an owner are added in their order.
 template <typename L>
-__device__ void give_to_owners(Tile<typename L::T, L::ROWS, L::WIDE>& sums, const Owners<L>& owners, float* room,
+__device__ void give_to_owners(WideTile<L>& sums, const Owners<L>& owners, float* room,
                                bool is_more, float* __restrict__ to) {
   auto give = [=](int p, int d, float x) {
     if (d >= L::RELATED || !owners.live(p)) return;
     float* at = to + static_cast<long long>(owners.pixel[p].index) * L::RELATED + d;
     *at = is_more ? *at + x : x;
   };
-  if (L::OFFSETS == 1)
-    return sums.each([=](int p, int column, float& x, float& y) { give(p, column, x), give(p, column + 1, y); });
-  for (int o = 0; o < L::OFFSETS; ++o) {
-    sums.each([=](int row, int column, float& x, float& y) {
-      if (row / L::OWNERS != o) return;
-      float* at = room + row % L::OWNERS * L::WIDE + column;
-      at[0] = o ? at[0] + x : x;
-      at[1] = o ? at[1] + y : y;
-    });
+  if constexpr (L::OFFSETS == 1) {
+    sums.each([=](int p, int column, float& x, float& y) { give(p, column, x), give(p, column + 1, y); });
+  } else {
+    for (int o = 0; o < L::OFFSETS; ++o) {
+      sums.each([=](int row, int column, float& x, float& y) {
+        if (row / L::OWNERS != o) return;
+        float* at = room + row % L::OWNERS * L::WIDE + column;
+        at[0] = o ? at[0] + x : x;
+        at[1] = o ? at[1] + y : y;
+      });
+      __syncthreads();
+    }
+    for (int at = threadIdx.x; at < L::OWNERS * L::WIDE; at += L::THREADS) give(at / L::WIDE, at % L::WIDE, room[at]);
     __syncthreads();
   }
-  for (int at = threadIdx.x; at < L::OWNERS * L::WIDE; at += THREADS) give(at / L::WIDE, at % L::WIDE, room[at]);
-  __syncthreads();
 }

@@ -1,12 +1,12 @@
-"""Which kernels take a pairwise attention, and the sizes of the fast ones: Layer in kernels/pairwise_tiles.cuh."""
+"""Which kernels take a pairwise attention, and the sizes of the fast ones (Layer in pairwise_tiles.cuh)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cuda import loader
+from sancli.ops.cuda.pairs.given import is_aligned
 
 GROUPS = {4: 2, 16: 8, 32: 16, 64: 32, 128: 64}
 """G by R, of the published networks' layers: what the fast kernels are made for. They share a weight by 8."""
@@ -48,6 +48,16 @@ class Tiles:
     def logits(self) -> int:
         """Channels of the logits."""
         return -(-self.groups // 8) * 8
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 512 if self.planes == 64 and self.itemsize == 2 else 256
+
+    @property
+    def query_parts(self) -> tuple[int, ...]:
+        """PARTS of pair_query_backward, a launch each: two where one would not fit into registers."""
+        return (1, 2) if self.planes == 128 and self.itemsize == 4 else (3,)
 
     @property
     def owners(self) -> int:
@@ -92,17 +102,13 @@ def choose(maps: tuple[Tensor, ...], groups: int) -> tuple[Tiles | None, str]:
         return None, "float64 has no fast kernels"
     if GROUPS.get(planes) != groups or channels != SHARE * groups:
         return None, f"R = {planes}, G = {groups}, M = {channels} is no layer of a published network"
-    if not all(_is_aligned(x, min(16, planes * query.element_size())) for x in maps):
+    whole = min(16, planes * query.element_size())
+    if not all(is_aligned(x, whole if x.shape[1] == planes else 16) for x in maps):
         return None, "pixels do not begin at multiples of 16 bytes"
     if query.dtype == torch.bfloat16 and loader.capability(query.device) < (8, 0):
         return None, "this card multiplies no bfloat16"
-    for rows in (64, 32):
+    for rows in (64, 32) if planes < 128 else (32,):  # of the largest layer, 64 do not fit into registers
         tiles = Tiles(planes, groups, query.element_size(), rows)
         if tiles.most_shared <= loader.shared_limit(query.device):
             return tiles, f"{rows} pairs of pixels in shared memory"
     return None, "too little shared memory"
-
-
-def _is_aligned(x: Tensor, size: int) -> bool:
-    x, stride = laid_out(x)
-    return x.data_ptr() % size == 0 and stride * x.element_size() % size == 0
