@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(Tile::THREADS)
                         typename Tile::Type* __restrict__ out, int out_stride, int height, int width) {
   using T = typename Tile::Type;
   using Sum = typename Tile::Sum;
-  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = PIXELS + K - 1;
+  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = Tile::SEEN;
   SHARED(bytes);
   typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
   const Place at = Tile::place(height, width);
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(Tile::THREADS)
                                 int width) {
   using T = typename Tile::Type;
   using Sum = typename Tile::Sum;
-  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = PIXELS + K - 1;
+  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, SEEN = Tile::SEEN;
   SHARED(bytes);
   typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
   const Place at = Tile::place(height, width);
@@ -171,16 +171,15 @@ __global__ void __launch_bounds__(Tile::THREADS)
 }
 
 // The tiled gradient of value: the window of the gradient, 0 outside of the map; each weight is read once, at the
-// pixel whose footprint reaches this one. Near a border a pixel is seen in mirrored places too: those one by one.
+// pixel whose footprint reaches this one. Near a border a pixel is seen in mirrored places too.
 template <typename Tile>
-__global__ void __launch_bounds__(Tile::THREADS)
+__global__ void __launch_bounds__(Tile::THREADS, 1)
     aggregation_backward_value(const typename Tile::Type* __restrict__ grad, int grad_stride,
                                const typename Tile::Type* __restrict__ weight, int weight_stride,
                                typename Tile::Type* __restrict__ grad_value, int value_stride, int height,
                                int width) {
   using T = typename Tile::Type;
   using Sum = typename Tile::Sum;
-  constexpr int K = Tile::K, V = Tile::V, PIXELS = Tile::PIXELS, REACH = K / 2, SEEN = PIXELS + K - 1;
   SHARED(bytes);
   typename Tile::Cell* cells = reinterpret_cast<typename Tile::Cell*>(bytes);
   const Place at = Tile::place(height, width);
@@ -189,36 +188,8 @@ __global__ void __launch_bounds__(Tile::THREADS)
   if (at.y >= height || at.x >= width) return;
 
   const T* w = weight + at.image * height * width * weight_stride + at.plane;
-  Sum sum[SHARE][PIXELS][V] = {};
-  for (int y = first_preimage(at.y, height, REACH); y < height + REACH; y = next_preimage(y, at.y, height))
-#pragma unroll 1
-    for (int row = 0; row < K; ++row) {
-      const int from_y = y + REACH - row, window_row = from_y + REACH - at.y;
-      if (from_y < 0 || from_y >= height) continue;
-      const T* line = w + from_y * width * weight_stride + row * K * Tile::G;
-      Sum factor[PIXELS][K][V] = {};
-#pragma unroll
-      for (int p = 0; p < PIXELS; ++p)
-#pragma unroll
-        for (int o = 0; o < K; ++o) {
-          const int from_x = at.x + p + REACH - o;
-          if (from_x >= 0 && from_x < width) load<V>(line + from_x * weight_stride + o * Tile::G, factor[p][o]);
-        }
-#pragma unroll
-      for (int h = 0; h < SHARE; ++h) {
-        Sum seen[SEEN][V];
-#pragma unroll
-        for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, window_row, i, h, seen[i]);
-#pragma unroll
-        for (int p = 0; p < PIXELS; ++p)
-#pragma unroll
-          for (int o = 0; o < K; ++o)
-#pragma unroll
-            for (int v = 0; v < V; ++v) sum[h][p][v] += factor[p][o][v] * seen[p + K - 1 - o][v];
-      }
-#pragma unroll
-      for (int p = 0; p < PIXELS; ++p)
-        if (at.x + p < width) Tile::mirrored(cells, line, weight_stride, at, window_row, p, width, sum);
-    }
+  Sum sum[SHARE][Tile::PIXELS][Tile::V] = {};
+  Tile::template gather_rows<false>(cells, w, weight_stride, at, height, width, sum);
+  if (Tile::is_near_border(at, width)) Tile::template gather_rows<true>(cells, w, weight_stride, at, height, width, sum);
   Tile::write(grad_value, value_stride, at, height, width, sum);
 }

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from emulator import emulated  # noqa: F401 -- a fixture
+from emulator import emulated, emulated_operators  # noqa: F401 -- fixtures
 
 from sancli import cli, console
 from sancli.ops.cpu import build, library

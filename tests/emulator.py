@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 
+from sancli.ops import registry
 from sancli.ops.cuda import loader
 
 HEADERS = Path(__file__).parent / "cuda_cpu"
@@ -234,3 +236,15 @@ def emulated(monkeypatch):
     torch.use_deterministic_algorithms(True, warn_only=True)  # makes torch fill what is empty
     yield emulator
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def emulated_operators(emulated):
+    """torch.ops.san.* themselves run in the emulator, on CPU tensors: below autograd and whole networks."""
+    library = torch.library.Library("san", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there was another one
+        for name, function in registry.implemented("CUDA").items():
+            library.impl(name, registry.by_itself(function), "CPU", allow_override=True)
+    yield emulated
+    library._destroy()

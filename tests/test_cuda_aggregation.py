@@ -1,4 +1,4 @@
-"""Aggregation in CUDA, run on the CPU, is its definition: tiled and naive, in every type, at awkward sizes."""
+"""Aggregation in CUDA, run on the CPU, is its definition: tiled and naive, in every type and awkward size."""
 
 import functools
 
@@ -8,9 +8,9 @@ import torch
 from emulator import KernelError
 
 from sancli.ops.cuda import aggregation as cuda
-from sancli.ops.cuda.window import Window
+from sancli.ops.cuda import window
 
-# Largest difference to float64, as a share of the largest value: rounding of the result, and of sums in float.
+# Largest difference to float64, as a share of the largest value: rounding of results, and of sums in float.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 TILED = [  # N, H, W, K; G. Several blocks of pixels and chunks of channels, the last ones not full
     *(((*shape, 3), 4) for shape in [(2, 4, 5), (1, 9, 35), (1, 1, 1), (2, 1, 2)]),
@@ -122,7 +122,7 @@ def test_what_is_not_a_number_stays_so(emulated):
 
 
 def test_types_that_differ_are_left_to_plain_pytorch(emulated):
-    value, weight, grad, k = given((2, 5, 6, 3), torch.float32)
+    value, weight, _, k = given((2, 5, 6, 3), torch.float32)
     cuda.aggregation(value, weight.double(), k)
     assert not emulated.launches
 
@@ -133,14 +133,16 @@ BUGS = {
     "divergent barrier": ("  __syncthreads();\n", "  if (threadIdx.x < 32) __syncthreads();\n"),
     "reflection off by one": ("i = 2 * (size - 1) - i;\n  if", "i = 2 * size - 1 - i;\n  if"),
     "far place that shows a pixel forgotten": ("(step ? step : period)", "(step ? step : period) + 99"),
-    "own place counted twice": ("if (x == own) continue;", ""),
+    "own place counted twice": ("int turned = shift == 0;", "int turned = 0;"),
+    "an edge taken for its mirror image": ("turned && (own == 0 || own == width - 1)", "false"),
+    "the right border forgotten": ("return at.x <= REACH ||", "return at.x <= REACH &&"),
     "no guard at the end of a row": (
         "if (at.x + p < width)\n#pragma unroll\n        for (int h",
         "for (int h",
     ),
     "no guard at the last row": ("if (at.y >= height || at.x >= width) return;", ""),
-    "channels in the order of another sharing": ("h * G + lane * V)", "lane * V * SHARE + h)"),
-    "a cell of shared memory forgotten": ("SHARE * LANES; i += ", "SHARE * LANES - 1; i += "),
+    "channels in the order of another sharing": ("stride + h * G + part)", "stride + part * SHARE + h)"),
+    "a cell of shared memory forgotten": ("SHARE * PARTS; i += ", "SHARE * PARTS - 1; i += "),
     "weights of the neighbour": ("(at.x + p < width ? p : 0) * weight", "p / 2 * 2 * weight"),
     "chunk of channels forgotten": ("stride + at.first_plane;", "stride;"),
     "image base forgotten": ("map += at.image", "map += 0"),
@@ -158,8 +160,8 @@ def test_a_seeded_bug_is_caught(emulated, bug):
 
 
 def test_too_little_shared_memory_is_caught(emulated, monkeypatch):
-    whole = Window.shared
-    monkeypatch.setattr(Window, "shared", property(lambda self: whole.fget(self) - 64))
+    whole = window.Window.shared
+    monkeypatch.setattr(window.Window, "shared", property(lambda self: whole.func(self) - 64))
     with pytest.raises(KernelError, match="shared memory"):
         run(*given((1, 9, 35, 3), torch.float32, groups=4, share=8))
 
@@ -170,3 +172,24 @@ def test_no_guard_at_the_end_of_a_naive_grid_is_caught(emulated):
         pytest.raises(KernelError, match="outside of a buffer"),
     ):
         run(*given((1, 3, 5, 3), torch.float32))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("kernel_size", "groups"), [(3, 2), (7, 8), (7, 16), (7, 32), (7, 64)])
+def test_tiles_of_the_networks_fit_a_t4_and_meet_in_no_bank(emulated, dtype, kernel_size, groups):
+    value = torch.empty(1, 8 * groups, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    for kernel in ("aggregation_forward", "aggregation_backward_value", "aggregation_backward_weight"):
+        tile = window.window(kernel, kernel_size, groups, value)
+        assert tile is not None, kernel
+        assert tile.shared <= 64 << 10
+        assert 32 <= tile.threads <= 1024
+        pixel_step, row_step = tile.steps
+        size, across = tile.vector * dtype.itemsize, tile.columns // tile.pixels
+        met = window.conflicts(tile.lanes, across, tile.pixels * pixel_step, row_step, size)
+        assert met <= 1 + (kernel_size == 3), kernel  # two weight channels are too few to fill 32 banks
+
+
+def test_a_bank_met_twice_is_noticed():
+    assert window.conflicts(8, 4, 32, 128, 4) == 4
+    assert window.conflicts(8, 4, 8, 128, 4) == 1
+    assert window.conflicts(1, 8, 2, 16, 8) == 2

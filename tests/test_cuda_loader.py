@@ -1,4 +1,4 @@
-"""How CUDA kernels are found, compiled and launched, with a CuPy and a card that only write down what they get."""
+"""How CUDA kernels are found, compiled and launched, with a CuPy and a card that write down what they get."""
 
 import importlib
 import os
@@ -226,8 +226,7 @@ def test_a_kernel_that_does_not_compile_is_plain_pytorch_from_then_on(cupy, said
         launch()
     assert not loader.usable(tensor())
     assert said[-1] == (
-        "No CUDA kernels, plain PyTorch runs in their place, slower: aggregation.cu does not compile with NVRTC"
-        f" 13.0 of CuPy 14.2.0 ({KERNEL}: error: no)."
+        f"{PLAIN}aggregation.cu does not compile with NVRTC 13.0 of CuPy 14.2.0 ({KERNEL}: error: no)."
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 library = torch.library.Library("san", "DEF")
 _plain: dict[str, Callable[..., Any]] = {}
-_implemented: dict[str, list[str]] = {}
+_implemented: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
 class UnavailableError(Exception):
@@ -39,12 +39,17 @@ def implement(name: str, function: Callable[..., Any], key: str) -> None:
             return _plain[name](*args)
 
     library.impl(name, by_itself(or_plain), key)
-    _implemented.setdefault(key, []).append(name)
+    _implemented.setdefault(key, {})[name] = function
 
 
-def implemented(key: str) -> list[str]:
-    """The operators that have an implementation of their own for a dispatch key; with their backward."""
-    return sorted(name for name in _implemented.get(key, ()) if not name.endswith("_backward"))
+def implemented(key: str) -> dict[str, Callable[..., Any]]:
+    """The implementations of their own that operators have for a dispatch key."""
+    return dict(sorted(_implemented.get(key, {}).items()))
+
+
+def definition(name: str) -> Callable[..., Any]:
+    """The implementation that all others are held to."""
+    return _plain[name]
 
 
 def by_itself(function: Callable[..., Any]) -> Callable[..., Any]:

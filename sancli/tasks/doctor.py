@@ -122,7 +122,8 @@ def gpu_kernels() -> Finding:
     state = loader.state(torch.device("cuda", 0))
     if not state.usable:
         return Finding("gpu kernels", "missing", f"{state.why}; {state.what} does the work of a GPU")
-    return Finding("gpu kernels", "ok", f"{state}: {', '.join(implemented('CUDA'))}")
+    names = [name for name in implemented("CUDA") if not name.endswith("_backward")]
+    return Finding("gpu kernels", "ok", f"{state}: {', '.join(names)}")
 
 
 def compiler() -> Finding:

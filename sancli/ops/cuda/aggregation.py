@@ -49,7 +49,7 @@ def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int) -> Non
 
 def backward_weight(grad: Tensor, value: Tensor, grad_weight: Tensor, kernel_size: int) -> None:
     """Writes `grad_weight`."""
-    run("aggregation_backward_weight", (grad, value, grad_weight), grad, grad_weight, kernel_size)
+    run("aggregation_backward_weight", (grad, value, grad_weight), value, grad_weight, kernel_size)
 
 
 def backward_value(grad: Tensor, weight: Tensor, grad_value: Tensor, kernel_size: int) -> None:
@@ -58,13 +58,13 @@ def backward_value(grad: Tensor, weight: Tensor, grad_value: Tensor, kernel_size
 
 
 def run(kernel: str, given: tuple[Tensor, ...], value: Tensor, weight: Tensor, kernel_size: int) -> None:
-    """Writes the last map by the tiled kernel, or where there is none for these maps by the naive one."""
+    """Writes the last map by the tiled kernel, or the naive one; the tile holds a window of `value`."""
     _, channels, height, width = value.shape
     groups = weight.shape[1] // kernel_size**2
     pointers = [part for x in given for part in (x, np.int32(laid_out(x)[1]))]
     size = np.int32(height), np.int32(width)
     if tile := window(kernel, kernel_size, groups, value, *given):
-        name, blocks = f"{kernel}<{tile}>", (tile.blocks(value),)
+        name, blocks = f"{kernel}<{tile.name}>", (tile.blocks(value),)
         loader.launch(SOURCE, name, blocks, (tile.threads,), *pointers, *size, shared=tile.shared)
         return
     total, more = given[-1].numel(), (np.int32(x) for x in (kernel_size, groups, channels))

@@ -29,6 +29,7 @@ class Window:
     planes: int
     pixels: int
     vector: int
+    fill: int
 
     @property
     def lanes(self) -> int:
@@ -40,20 +41,24 @@ class Window:
         """Of a block."""
         return self.lanes * (self.columns // self.pixels) * self.rows
 
-    @property
+    @functools.cached_property
     def steps(self) -> tuple[int, int]:
         """Vectors from pixel to pixel and from row to row of shared memory."""
         across, seen = self.columns // self.pixels, self.columns + self.kernel_size - 1
-        return steps(self.lanes, across, self.pixels, seen, self.vector * self.dtype.itemsize)
+        size, unit = self.vector * self.dtype.itemsize, self.fill // self.vector
+        return steps(self.lanes, across, self.pixels, seen, size, unit)
 
-    @property
+    @functools.cached_property
     def shared(self) -> int:
         """Bytes of a block."""
         return (self.rows + self.kernel_size - 1) * self.steps[1] * self.vector * self.dtype.itemsize
 
-    def __str__(self) -> str:
-        sizes = self.kernel_size, self.groups, self.rows, self.columns, self.planes, self.pixels, self.vector
-        return f"Window<{loader.ctype(self.dtype)}, {', '.join(map(str, (*sizes, *self.steps)))}>"
+    @functools.cached_property
+    def name(self) -> str:
+        """As a kernel's template argument."""
+        tile = self.rows, self.columns, self.planes, self.pixels, self.vector, self.fill
+        numbers = self.kernel_size, self.groups, *tile, *self.steps
+        return f"Window<{loader.ctype(self.dtype)}, {', '.join(map(str, numbers))}>"
 
     def blocks(self, value: Tensor) -> int:
         """That a batch of maps takes."""
@@ -62,16 +67,24 @@ class Window:
         return images * tiles * (self.groups // self.planes)
 
 
-def window(kernel: str, kernel_size: int, groups: int, *maps: Tensor) -> Window | None:
-    """The tile of a kernel for these maps, the first of M channels; None where it cannot take them."""
-    value = maps[0]
+def window(kernel: str, kernel_size: int, groups: int, value: Tensor, *maps: Tensor) -> Window | None:
+    """The tile of a kernel, with `value` in shared memory; None where it cannot take these maps."""
     if value.shape[1] != SHARE * groups or kernel_size % 2 == 0 or kernel_size > 7:
         return None
-    rows, columns, planes, pixels, vector = tile(kernel, value.dtype, kernel_size, groups)
-    planes = math.gcd(planes, groups)
-    vector = math.gcd(vector, planes, *(alignment(x) for x in maps))
-    found = Window(value.dtype, kernel_size, groups, rows, columns, planes, pixels, vector)
+    first = alignment(value)
+    found = fitted(kernel, value.dtype, kernel_size, groups, math.gcd(first, *map(alignment, maps)), first)
     return found if found.shared <= loader.shared_limit(value.device) else None
+
+
+@functools.cache  # a launch asks each time
+def fitted(
+    kernel: str, dtype: torch.dtype, kernel_size: int, groups: int, aligned: int, filled: int
+) -> Window:
+    """The table's tile, for maps of which `aligned` numbers move as one, into shared memory `filled`."""
+    rows, columns, planes, pixels, vector = tile(kernel, dtype, kernel_size, groups)
+    planes = math.gcd(planes, groups)
+    vector, fill = math.gcd(vector, planes, aligned), math.gcd(planes, filled)
+    return Window(dtype, kernel_size, groups, rows, columns, planes, pixels, vector, fill)
 
 
 def alignment(x: Tensor) -> int:
@@ -81,12 +94,15 @@ def alignment(x: Tensor) -> int:
 
 
 @functools.cache
-def steps(lanes: int, across: int, pixels: int, seen: int, size: int) -> tuple[int, int]:
-    """The smallest steps with which lanes that read vectors of `size` bytes meet in the fewest banks."""
+def steps(lanes: int, across: int, pixels: int, seen: int, size: int, unit: int) -> tuple[int, int]:
+    """The smallest steps with which lanes that read vectors of `size` bytes meet in the fewest banks.
+
+    They are multiples of `unit`: so many are written at once.
+    """
     tried = []
     for pixel_pad, row_pad in itertools.product(range(4), range(BANKS)):
-        pixel_step = SHARE * lanes + pixel_pad
-        row_step = seen * pixel_step + row_pad
+        pixel_step = SHARE * lanes + pixel_pad * unit
+        row_step = seen * pixel_step + row_pad * unit
         met = conflicts(lanes, across, pixels * pixel_step, row_step, size)
         tried.append((met, row_step, pixel_step))
     _, row_step, pixel_step = min(tried)
