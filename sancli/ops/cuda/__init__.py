@@ -1,5 +1,6 @@
 """The operators in CUDA: each module here registers its own for torch's CUDA key when it is imported."""
 
-from sancli.ops.cuda import (
-    aggregation,  # noqa: F401
+from sancli.ops.cuda import (  # noqa: F401
+    aggregation,
+    patchwise,
 )

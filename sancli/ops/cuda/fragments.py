@@ -13,9 +13,11 @@ def fragments(matrix: Tensor) -> Tensor:
     split = matrix.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 2, 4, 2))  # I / 16, half, t, pair, J / 8, j
     *_, steps, half, t, pair, columns, j = range(split.dim())
     order = (*range(split.dim() - 6), steps, columns, j, t, half, pair)
-    return split.permute(order).flatten(-4, -3).flatten(-2).contiguous()
+    lanes: Tensor = split.permute(order).flatten(-4, -3).flatten(-2)
+    return lanes.contiguous()
 
 
 def norm_fragments(norm: Tensor) -> Tensor:
     """[O, R / 16, 4, 8] of scale and shift [O, R, 2], as the lanes hold the channels of a left operand."""
-    return norm.unflatten(1, (-1, 2, 4, 2)).transpose(2, 3).flatten(3).contiguous()
+    lanes: Tensor = norm.unflatten(1, (-1, 2, 4, 2)).transpose(2, 3).flatten(3)
+    return lanes.contiguous()

@@ -46,9 +46,11 @@ def pixels(hidden: Tensor) -> Tensor:
 
 def by_offset(x: Tensor, kernel_size: int) -> Tensor:
     """[G * K * K, ...] in the published order, groups inside offsets."""
-    return x.unflatten(0, (-1, kernel_size**2)).transpose(0, 1).flatten(0, 1)
+    moved: Tensor = x.unflatten(0, (-1, kernel_size**2)).transpose(0, 1).flatten(0, 1)
+    return moved
 
 
 def published(x: Tensor, kernel_size: int) -> Tensor:
     """The opposite."""
-    return x.unflatten(0, (kernel_size**2, -1)).transpose(0, 1).flatten(0, 1)
+    moved: Tensor = x.unflatten(0, (kernel_size**2, -1)).transpose(0, 1).flatten(0, 1)
+    return moved

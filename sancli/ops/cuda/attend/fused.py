@@ -27,14 +27,16 @@ def fits(hidden: Tensor, value: Tensor, kernel_size: int) -> bool:
     groups, channels = hidden.shape[1], value.shape[1]
     if groups not in (8, 16, 32, 64) or channels != 8 * groups or min(value.shape[2:]) <= kernel_size // 2:
         return False
-    return kernel_size > 1 and _shared(groups, kernel_size) <= loader.shared_limit(value.device)
+    return kernel_size > 1 and max(_shared(groups, kernel_size)) <= loader.shared_limit(value.device)
 
 
-def _shared(groups: int, kernel_size: int) -> int:
-    """Bytes of shared memory of the largest of the kernels."""
+def _shared(groups: int, kernel_size: int) -> tuple[int, int, int]:
+    """Bytes of shared memory of the three kernels, in their order."""
     wide, pitch = SIDE + kernel_size - 1, max(16, groups) + APART
-    turned = SIDE**2 * ((kernel_size + 1) * SLICE + APART)
-    return HALF * (8 * wide * (wide + 1) * SLICE + max(wide**2 * pitch, SIDE**2 * pitch + turned))
+    shares, turned = 8 * wide * (wide + 1) * SLICE, SIDE**2 * ((kernel_size + 1) * SLICE + APART)
+    parts = SIDE**2 * pitch, wide**2 * pitch, SIDE**2 * pitch + turned
+    forward, value, hidden = (HALF * (shares + size) for size in parts)
+    return forward, value, hidden
 
 
 def attend(hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
@@ -44,7 +46,7 @@ def attend(hidden: Tensor, value: Tensor, weight: Tensor, bias: Tensor, kernel_s
         SOURCE, f"attend_forward<{loader.ctype(out.dtype)}, {kernel_size}, {groups}>",
         (squares(out, SIDE), groups // SLICE), (THREADS,),
         *placed(hidden, 8), *placed(value, 8), *_made_of(weight, bias, kernel_size, out.dtype), out,
-        *sizes(*out.shape[2:]), shared=_shared(groups, kernel_size),
+        *sizes(*out.shape[2:]), shared=_shared(groups, kernel_size)[0],
     )  # fmt: skip
     return out
 
@@ -58,7 +60,7 @@ def attend_backward(
         SOURCE, f"attend_backward_value<{loader.ctype(value.dtype)}, {kernel_size}, {groups}>",
         (squares(value, SIDE), groups // SLICE), (THREADS,),
         *placed(grad, 8), *placed(hidden, 8), *_made_of(weight, bias, kernel_size, value.dtype), grad_value,
-        *sizes(*value.shape[2:]), shared=_shared(groups, kernel_size),
+        *sizes(*value.shape[2:]), shared=_shared(groups, kernel_size)[1],
     )  # fmt: skip
     grad_hidden, grad_weight, grad_bias = _hidden_backward(grad, hidden, value, weight, kernel_size)
     return grad_hidden, grad_value, grad_weight, grad_bias
@@ -86,7 +88,7 @@ def _hidden_backward(
         (shares, slices), (THREADS,),
         *placed(grad, 8), *placed(hidden, 8), *placed(value, 8), fragments(paired.flatten(2, 3)),
         grad_hidden, sums, grad_bias, *sizes(total), np.int64(images * height * width), *sizes(height, width),
-        shared=_shared(groups, k),
+        shared=_shared(groups, k)[2],
     )  # fmt: skip
 
     def in_order(x: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def through_statistics(
     count = like.numel() // like.shape[1]
 
     def onto_pixels(grad: Tensor) -> Tensor:
-        spread = rows.T @ grad.unflatten(1, (kernel_size, kernel_size)) @ columns / count
+        spread: Tensor = rows.T @ grad.unflatten(1, (kernel_size, kernel_size)) @ columns / count
         return spread.permute(1, 2, 0).contiguous()
 
     centre = mean[:, mean.shape[1] // 2]  # of the channel, where the statistics are those of the batch
