@@ -3,4 +3,6 @@
 from sancli.ops.cuda import (  # noqa: F401
     aggregation,
     patchwise,
+    stem,
+    trunk,
 )
