@@ -26,8 +26,6 @@ import nvrtc  # noqa: E402
 BUDGET = ROOT / "tests/cubins_budget.json"
 ARCHS = ("sm_75", "sm_80", "sm_90", "sm_120")
 TYPES = ("float32", "float16", "bfloat16", "float64")
-ADDED = ("-ftz=true", "-default-device")
-"""What CuPy adds to the options of the loader."""
 ARITHMETIC = ("FFMA", "DFMA", "HMMA")
 """Instructions that do the kernels' work; the others only bring the numbers to them."""
 WORTH_NOTING = 0.02
@@ -37,18 +35,18 @@ Figures = dict[str, Any]
 def launched(job: tuple[str, str]) -> list[Any]:
     """The launches of an architecture and a type."""
     import torch  # not earlier: the processes that compile need none of it
-    from launches import launches
+    from launches import CARDS, launches
 
     torch.set_num_threads(1)  # there is a process for each core
     arch, dtype = job
-    return launches(arch, getattr(torch, dtype))
+    return launches(CARDS[arch], getattr(torch, dtype))
 
 
 def options() -> tuple[str, ...]:
     """The compiler's, as CuPy hands them to it."""
     from sancli.ops.cuda import compiling
 
-    return *compiling.OPTIONS, *ADDED
+    return *compiling.OPTIONS, *nvrtc.ADDED
 
 
 def kernels(archs: tuple[str, ...], types: tuple[str, ...], only: str = "") -> list[Figures]:

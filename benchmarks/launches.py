@@ -8,9 +8,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from cases import OPERATORS, STAGES, awkward, case
-from routes import Route, results
+from routes import Route, on_cuda, results
 from torch import Tensor
-from torch._C import DispatchKey
 
 from sancli.model.relations import RELATIONS
 from sancli.model.san import SAN
@@ -60,9 +59,9 @@ class Unmade(Route):
 
 
 @contextlib.contextmanager
-def noted(arch: str) -> Iterator[set[Launch]]:
+def noted(card: Card) -> Iterator[set[Launch]]:
     """Within it the operators choose kernels for tensors of any device as for a card; nothing is launched."""
-    card, found = CARDS[arch], set()
+    found: set[Launch] = set()
 
     def launch(source: str, kernel: str, grid: Any, block: Any, *args: Any, shared: int = 0) -> None:
         found.add(Launch(source, kernel, int(np.prod(block)), int(shared)))
@@ -78,11 +77,11 @@ def noted(arch: str) -> Iterator[set[Launch]]:
         "shared_limit": lambda device: card.shared,
         "capability": lambda device: card.capability,
     }
-    with patch.multiple(loader, **instead), Unmade(DispatchKey.CUDA):
+    with patch.multiple(loader, **instead), Unmade(on_cuda):
         yield found
 
 
-def of_networks(arch: str, dtype: torch.dtype) -> set[Launch]:
+def of_networks(card: Card, dtype: torch.dtype) -> set[Launch]:
     """What a training step and an inference of the networks launch.
 
     SAN10, 15 and 19 differ in the number of their blocks alone: one block a stage stands for all.
@@ -92,7 +91,7 @@ def of_networks(arch: str, dtype: torch.dtype) -> set[Launch]:
     found: set[Launch] = set()
     for attention, relations in RELATIONS.items():
         net = SAN(attention, relations[0], (1,) * 5, 6).to(own)
-        with noted(arch) as launches, torch.autocast("cpu", dtype, enabled=dtype != own):
+        with noted(card) as launches, torch.autocast("cpu", dtype, enabled=dtype != own):
             net(image).sum().backward()
             with torch.inference_mode():
                 net.eval()(image)
@@ -100,28 +99,28 @@ def of_networks(arch: str, dtype: torch.dtype) -> set[Launch]:
     return found
 
 
-def of_aggregation(arch: str, dtype: torch.dtype) -> set[Launch]:
+def of_aggregation(card: Card, dtype: torch.dtype) -> set[Launch]:
     """What the other relations launch: aggregation alone, at the sizes of the networks' layers."""
-    with noted(arch) as found:
+    with noted(card) as found:
         for size in STAGES:
             one = case("aggregation", size._replace(images=1), dtype)
             results(one.function, *one.args)
     return found
 
 
-def of_awkward_sizes(arch: str, dtype: torch.dtype) -> set[Launch]:
+def of_awkward_sizes(card: Card, dtype: torch.dtype) -> set[Launch]:
     """What runs where a size suits no fast kernel."""
-    with noted(arch) as found:
+    with noted(card) as found:
         for operator in OPERATORS:
             for one in awkward(operator, dtype):
                 results(one.function, *one.args, **one.options)
     return found
 
 
-def launches(arch: str, dtype: torch.dtype) -> list[Launch]:
+def launches(card: Card, dtype: torch.dtype) -> list[Launch]:
     """All of them, each kernel once, with the most threads and the most shared memory that it is given."""
     most: dict[tuple[str, str], Launch] = {}
-    for one in of_networks(arch, dtype) | of_aggregation(arch, dtype) | of_awkward_sizes(arch, dtype):
+    for one in of_networks(card, dtype) | of_aggregation(card, dtype) | of_awkward_sizes(card, dtype):
         before = most.get((one.source, one.kernel), one)
         most[one.source, one.kernel] = Launch(
             one.source, one.kernel, max(one.threads, before.threads), max(one.shared, before.shared)

@@ -25,6 +25,8 @@ from sancli.files import cache_folder, write_text
 Figures = dict[str, Any]
 TOGETHER = 12
 """Kernels in one program: nvdisasm takes 0.6 s to start, and all that wait for one program wait long."""
+ADDED = ("-ftz=true", "-default-device")
+"""What CuPy adds to the options of the loader."""
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.MULTILINE)
 SECTION = re.compile(r"^//-+ \.text\.(\S+) -+$", re.MULTILINE)

@@ -6,37 +6,42 @@ from typing import Any
 import subjects  # noqa: F401 -- makes sancli importable from a bare checkout
 import torch
 from torch import Tensor
-from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sancli.ops  # noqa: F401 -- the operators
+from sancli.ops import registry
 
-NO_KERNELS = DispatchKey.MPS
-"""A device that nobody wrote kernels for: the plain implementations run."""
+Function = Callable[..., Any]
 
 
 class Route(TorchDispatchMode):
-    """Within it, the san operators run as they do on another device; tensors stay where they are."""
+    """Within it the san operators run as `chosen` says by their names; tensors stay where they are."""
 
-    def __init__(self, key: DispatchKey) -> None:
+    def __init__(self, chosen: Callable[[str], Function]) -> None:
         super().__init__()
-        self.keys = DispatchKeySet(key)
+        self.chosen = chosen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operator of torch or ours."""
         if func.namespace == "san":
-            return func.redispatch(self.keys, *args, **(kwargs or {}))
+            function = self.chosen(func.name().partition("::")[2])
+            return registry.by_itself(function)(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 def plain() -> Route:
     """The operators in plain PyTorch."""
-    return Route(NO_KERNELS)
+    return Route(registry.definition)
+
+
+def on_cuda(name: str) -> Function:
+    """What launches an operator's CUDA kernels."""
+    return registry.implemented("CUDA").get(name) or registry.definition(name)
 
 
 def cuda() -> Route:
     """The Python that launches the CUDA kernels; without a GPU, something has to stand in for those."""
-    return Route(DispatchKey.CUDA)
+    return Route(on_cuda)
 
 
 def results(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Tensor]:
