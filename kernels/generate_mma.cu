@@ -10,12 +10,11 @@ constexpr int SIDE = 8, PIXELS = SIDE * SIDE;
 constexpr int APART = 8;  // numbers between the pixels of a tile: no two of eight neighbours share a bank
 
 // Relu(scale * x + shift) of a fragment of pixels x channels, whose lane holds 4 channels of two pixels.
-// affine: scale and shift of these channels in turn.
 template <typename T>
-__device__ __forceinline__ void relate(unsigned (&a)[4], const float (&affine)[8]) {
+__device__ __forceinline__ void relate(unsigned (&a)[4], const float (&affine)[2][4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float* f = affine + i / 2 * 4;
+    const float* f = affine[i / 2];
     const float2 x = unpack<T>(a[i]);
     a[i] = packed_relu<T>(f[0] * x.x + f[1], f[2] * x.y + f[3]);
   }
@@ -23,7 +22,6 @@ __device__ __forceinline__ void relate(unsigned (&a)[4], const float (&affine)[8
 
 // A warp makes OUTPUTS numbers of z at 32 pixels; SPLITS pairs of warps share the offsets of the same pixels, and are
 // added in their order. blockIdx.y counts the groups of OUTPUTS; 64 * SPLITS threads.
-//   norm [K * K + 1, R / 16, 4, 8]: scale and shift of 4 channels, as the lanes hold them
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SPLITS>
 __global__ void __launch_bounds__(PIXELS* SPLITS, 1)
     generate_forward_mma(const T* __restrict__ query, int query_stride, const T* __restrict__ key, int key_stride,
@@ -55,8 +53,9 @@ __global__ void __launch_bounds__(PIXELS* SPLITS, 1)
 #pragma unroll
       for (int c = 0; c < CHANNELS; c += 16) {
         const int step = (o * planes + first + c) / 16;
-        float affine[8];
-        load_all(norm + (step * 4 + lane % 4) * 8, affine);
+        float affine[2][4];  // scale and shift in turn, of this lane's channels: two, and those 8 further
+        load_all(norm + (step * 16 + lane % 4 * 2) * 2, affine[0]);
+        load_all(norm + (step * 16 + lane % 4 * 2 + 8) * 2, affine[1]);
         unsigned a[2][4];
 #pragma unroll
         for (int m = 0; m < 2; ++m) {

@@ -12,7 +12,7 @@ from sancli.ops.cuda.attend import apart, fused, small
 from sancli.ops.cuda.attend import choice as attend
 from sancli.ops.cuda.generation import choice as generation
 from sancli.ops.cuda.generation import mma, naive, tiled
-from sancli.ops.cuda.generation.relation import Relation
+from sancli.ops.cuda.generation.relation import Relation, by_offset
 from sancli.ops.norm import Affine
 from sancli.ops.reference import patchwise as plain
 
@@ -71,8 +71,9 @@ def generation_case(shape, dtype, computed_in=None):
     fields = torch.randn(2, h, w, r, generator=made, dtype=torch.float64)
     if computed_in:
         query, key, grad, *norm = (x.to(computed_in) for x in (query, key, grad, *norm))
-    relation = Relation.of(query, key, Affine(*norm, 1e-5), weight, k)
-    return relation, grad, fields.to(relation.norm.dtype)
+    folded = by_offset(torch.stack(Affine(*norm, 1e-5).fold()), r).contiguous()  # [O, R, 2]
+    relation = Relation(query, key, folded, weight.to(folded.dtype), k)
+    return relation, grad, fields.to(folded.dtype)
 
 
 def generated(way, *case):

@@ -15,9 +15,3 @@ def fragments(matrix: Tensor) -> Tensor:
     order = (*range(split.dim() - 6), steps, columns, j, t, half, pair)
     lanes: Tensor = split.permute(order).flatten(-4, -3).flatten(-2)
     return lanes.contiguous()
-
-
-def norm_fragments(norm: Tensor) -> Tensor:
-    """[O, R / 16, 4, 8] of scale and shift [O, R, 2], as the lanes hold the channels of a left operand."""
-    lanes: Tensor = norm.unflatten(1, (-1, 2, 4, 2)).transpose(2, 3).flatten(3)
-    return lanes.contiguous()

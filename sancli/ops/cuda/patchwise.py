@@ -1,18 +1,18 @@
-"""san::patchwise_attention by kernels/generate*.cu and kernels/attend*.cu.
+"""san::patchwise_attention by kernels/relation_norm.cu, kernels/generate*.cu and kernels/attend*.cu.
 
-The batch statistics, the second norm and the products of large matrices are torch's.
+The second norm, and products of large matrices, are torch's.
 """
 
-import torch
 from torch import Tensor
 
 import sancli.ops.patchwise  # noqa: F401 -- the schemas
 from sancli.ops.attention import Given, GivenBack
-from sancli.ops.cpu.maps import of_one_type
+from sancli.ops.cpu.maps import of_one_type, parameter
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.attend import choice as attend
 from sancli.ops.cuda.generation import choice as generation
-from sancli.ops.cuda.generation.relation import Relation, parameter_gradients, through_statistics
+from sancli.ops.cuda.generation import norm
+from sancli.ops.cuda.generation.relation import Relation
 from sancli.ops.norm import Affine
 from sancli.ops.reference import patchwise as plain
 from sancli.ops.reference import trunk
@@ -28,9 +28,10 @@ def patchwise_attention(
     if not loader.usable(query, key, value, *tensors) or not of_one_type(query, key, value):
         return plain.patchwise_attention(query, key, value, *given)
     k = given.kernel_size
-    mean1, var1 = plain.relation_statistics(query, key, given.mean1, given.var1, k)
+    mean1, var1, moments = norm.statistics(query, key, given.mean1, given.var1, k)
     norm1 = Affine(given.gamma1, given.beta1, mean1, var1, given.eps1)
-    relation = Relation.of(query, key, norm1, given.weight1, k)
+    folded, weight1 = norm.fold(norm1, key, moments, k), parameter(given.weight1, mean1.dtype)
+    relation = Relation(query, key, folded, weight1, k)
     z = generation.choose(key, len(given.gamma2), k).generate(relation)
     mean2, var2 = trunk.statistics(z, given.mean2, given.var2)
     hidden = trunk.norm_relu(z, Affine(given.gamma2, given.beta2, mean2, var2, given.eps2))
@@ -54,50 +55,34 @@ def patchwise_attention_backward(
     )
     grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, given.batch2)
     norm1 = Affine(given.gamma1, given.beta1, given.mean1, given.var1, given.eps1)
-    relation = Relation.of(query, key, norm1, given.weight1, given.kernel_size)
-    grad_query, grad_key, grad_gamma1, grad_beta1, grad_weight1 = generation_backward(
-        relation, grad_z, norm1, given.batch1
-    )
+    k, weight1 = given.kernel_size, parameter(given.weight1, norm1.mean.dtype)
+    relation = Relation(query, key, norm.fold(norm1, key, None, k), weight1, k)
+    grad_query, grad_key, first = generation_backward(relation, grad_z, norm1, given.batch1)
     return (
-        grad_query, grad_key, grad_value,
-        grad_gamma1, grad_beta1, grad_weight1.to(given.weight1.dtype),
+        grad_query, grad_key, grad_value, first.gamma.to(given.gamma1.dtype),
+        first.beta.to(given.beta1.dtype), first.weight.to(given.weight1.dtype),
         grad_gamma2, grad_beta2, grad_weight2.to(given.weight2.dtype), grad_bias2.to(given.bias2.dtype),
     )  # fmt: skip
 
 
 def generation_backward(
-    relation: Relation, grad: Tensor, norm: Affine, batch: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, gamma1, beta1 and weight1.
+    relation: Relation, grad: Tensor, norm1: Affine, batch: bool
+) -> tuple[Tensor, Tensor, norm.Gradients]:
+    """Gradients of query, key and the parameters.
 
     Args:
         relation: As in the forward pass.
         grad: Of z [N, G, H, W].
-        norm: norm1.
+        norm1: As then.
         batch: Whether its statistics are those of the relation, and so depend on query and key.
     """
     way, parts = generation.choose(relation.key, grad.shape[1], relation.kernel_size), relation.parts()
-    sums = torch.cat([way.sums(seen, grad).sum(0) for seen in parts], 1)  # [2, O, G, R]
-    grad_scale, grad_shift, grad_weight = parameter_gradients(relation, sums)
-    grad_gamma, grad_beta, *moments = norm.fold_backward(grad_scale, grad_shift)
-    planes = relation.key.shape[1]
-
-    def of_map(x: Tensor, i: int) -> Tensor:
-        return x[planes:].view(planes, -1) if i == 0 else x[:planes, None]
-
+    found = norm.gradients(relation, norm1, *(way.sums(seen, grad).sum(0) for seen in parts))
+    through = norm.fields(relation, norm1.mean, found.statistics) if batch else ((None, None), (None, None))
     grad_key, grad_query = (
-        way.map_gradient(
-            seen,
-            grad,
-            *(
-                through_statistics(seen.map, *(of_map(x, i) for x in (norm.mean, *moments)))
-                if batch
-                else (None, None)
-            ),
-        )
-        for i, seen in enumerate(parts)
+        way.map_gradient(seen, grad, *of_map) for seen, of_map in zip(parts, through, strict=True)
     )
-    return grad_query, grad_key, grad_gamma, grad_beta, grad_weight
+    return grad_query, grad_key, found
 
 
 implement("patchwise_attention", patchwise_attention, "CUDA")

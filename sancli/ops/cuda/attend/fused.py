@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sancli.ops.cuda import loader
+from sancli.ops.cuda.arrangement import arranged
 from sancli.ops.cuda.attend.apart import by_offset, published
 from sancli.ops.cuda.fragments import fragments
 from sancli.ops.cuda.placement import placed, sizes, squares
@@ -68,8 +69,10 @@ def attend_backward(
 
 def _made_of(weight: Tensor, bias: Tensor, kernel_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Fragments of [K * K, hidden, groups], and the bias by offset."""
-    last = by_offset(weight.to(dtype), kernel_size).unflatten(0, (kernel_size**2, -1))
-    return fragments(last.transpose(1, 2)), by_offset(bias.float(), kernel_size).contiguous()
+    return (
+        arranged(weight, dtype, _forward_order, kernel_size),
+        arranged(bias, torch.float32, by_offset, kernel_size),
+    )
 
 
 def _hidden_backward(
@@ -77,8 +80,6 @@ def _hidden_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     images, groups, height, width = hidden.shape
     k, slices, total = kernel_size, groups // SLICE, squares(value, SIDE)
-    last = by_offset(weight.to(value.dtype), k).view(k, k, slices, SLICE, groups)  # line, along, slice, .
-    paired = F.pad(last.permute(2, 0, 1, 3, 4), (0, 0, 0, 0, 0, 1))  # an offset of 0 behind each line's last
     shares = min(total, max(1, BLOCKS // slices))
     sums = hidden.new_empty(shares, slices, k, k + 1, SLICE, groups, dtype=torch.float32)
     grad_bias = hidden.new_empty(sums.shape[:-1], dtype=torch.float32)
@@ -86,13 +87,29 @@ def _hidden_backward(
     loader.launch(
         SOURCE, f"attend_backward_hidden<{loader.ctype(value.dtype)}, {k}, {groups}>",
         (shares, slices), (THREADS,),
-        *placed(grad, 8), *placed(hidden, 8), *placed(value, 8), fragments(paired.flatten(2, 3)),
-        grad_hidden, sums, grad_bias, *sizes(total), np.int64(images * height * width), *sizes(height, width),
+        *placed(grad, 8), *placed(hidden, 8), *placed(value, 8),
+        arranged(weight, value.dtype, _backward_order, k), grad_hidden, sums, grad_bias,
+        *sizes(total), np.int64(images * height * width), *sizes(height, width),
         shared=_shared(groups, k)[2],
     )  # fmt: skip
-
-    def in_order(x: Tensor) -> Tensor:
-        return published(x.sum(0)[:, :, :k].permute(1, 2, 0, 3, *range(4, x.dim() - 1)).flatten(0, 3), k)
-
     added = grad_hidden[0] if slices == 1 else grad_hidden.sum(0)
-    return added.to(hidden.dtype).permute(0, 3, 1, 2), in_order(sums), in_order(grad_bias)
+    of_weight, of_bias = (arranged(x.sum(0), x.dtype, _published) for x in (sums, grad_bias))
+    return added.to(hidden.dtype).permute(0, 3, 1, 2), of_weight, of_bias
+
+
+def _forward_order(weight: Tensor, kernel_size: int) -> Tensor:
+    last = by_offset(weight, kernel_size).unflatten(0, (kernel_size**2, -1))
+    return fragments(last.transpose(1, 2))
+
+
+def _backward_order(weight: Tensor, kernel_size: int) -> Tensor:
+    """Of slices of 8 groups, lines of offsets, and in these pairs, an offset of 0 behind the last."""
+    last = by_offset(weight, kernel_size).view(kernel_size, kernel_size, -1, SLICE, weight.shape[1])
+    return fragments(F.pad(last.permute(2, 0, 1, 3, 4), (0, 0, 0, 0, 0, 1)).flatten(2, 3))
+
+
+def _published(sums: Tensor) -> Tensor:
+    """Of [slices, K, K + 1, 8, ...]."""
+    kernel_size = sums.shape[1]
+    by_offsets = sums[:, :, :kernel_size].permute(1, 2, 0, 3, *range(4, sums.dim())).flatten(0, 3)
+    return published(by_offsets, kernel_size)

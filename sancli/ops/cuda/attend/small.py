@@ -6,6 +6,7 @@ Shapes: hidden [N, G, H, W]; value [N, 8 G, H, W]; weight [G * K * K, G], offset
 from torch import Tensor
 
 from sancli.ops.cuda import loader
+from sancli.ops.cuda.arrangement import arranged
 from sancli.ops.cuda.attend.apart import by_offset, published
 from sancli.ops.cuda.placement import placed, sizes, squares
 from sancli.ops.norm import accumulation_type
@@ -59,16 +60,31 @@ def attend_backward(
     sums = last.new_empty(shares, k**2, groups + 1, groups)
     given = grad, hidden, value
     _launch("backward_hidden", hidden, value, k, given, last, grad_hidden, sums, blocks=shares)
-    added = sums.sum(0)  # [offset, hidden and bias, group]
-    grad_weight = published(added[:, :-1].transpose(1, 2).flatten(0, 1), k)
-    return grad_hidden, grad_value, grad_weight, published(added[:, -1].flatten(), k)
+    added = sums.sum(0)
+    grad_weight, grad_bias = (
+        arranged(added, added.dtype, x, k) for x in (_published_weight, _published_bias)
+    )
+    return grad_hidden, grad_value, grad_weight, grad_bias
 
 
 def _made_of(weight: Tensor, bias: Tensor, value: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
     """[K * K, hidden, groups], and the bias by offset."""
     real = accumulation_type(value.dtype)
-    last = by_offset(weight.to(real), kernel_size).unflatten(0, (kernel_size**2, -1))
-    return last.transpose(1, 2).contiguous(), by_offset(bias.to(real), kernel_size).contiguous()
+    return arranged(weight, real, _order, kernel_size), arranged(bias, real, by_offset, kernel_size)
+
+
+def _order(weight: Tensor, kernel_size: int) -> Tensor:
+    last: Tensor = by_offset(weight, kernel_size).unflatten(0, (kernel_size**2, -1)).transpose(1, 2)
+    return last
+
+
+def _published_weight(sums: Tensor, kernel_size: int) -> Tensor:
+    """Of [offset, hidden and bias, group]."""
+    return published(sums[:, :-1].transpose(1, 2).flatten(0, 1), kernel_size)
+
+
+def _published_bias(sums: Tensor, kernel_size: int) -> Tensor:
+    return published(sums[:, -1].flatten(), kernel_size)
 
 
 def _launch(

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from sancli.ops.cuda import loader
-from sancli.ops.cuda.fragments import fragments, norm_fragments
-from sancli.ops.cuda.generation.relation import Relation, Seen
+from sancli.ops.cuda.arrangement import arranged
+from sancli.ops.cuda.fragments import fragments
+from sancli.ops.cuda.generation.relation import Relation, Seen, by_offset, turned
 from sancli.ops.cuda.placement import placed, sizes, squares
 from sancli.ops.trunk import maps
 
@@ -34,15 +35,15 @@ def shared(planes: int, groups: int, kernel_size: int) -> int:
 
 def generate(relation: Relation) -> Tensor:
     """[N, G, H, W]."""
-    _, planes, groups = relation.weight.shape
+    planes, groups = relation.key.shape[1], len(relation.weight)
     outputs = part(groups, 64)
     z = maps(relation.key, groups, *relation.key.shape[2:])
     types = f"{loader.ctype(z.dtype)}, {relation.kernel_size}, {part(planes, 64)}, {outputs}, {SPLITS}"
     loader.launch(
         SOURCE, f"generate_forward_mma<{types}>",
         (squares(z, SIDE), groups // outputs), (SIDE**2 * SPLITS,),
-        *placed(relation.query, 8), *placed(relation.key, 8), norm_fragments(relation.norm),
-        fragments(relation.weight.to(z.dtype)), z, *sizes(*z.shape[2:], planes, groups),
+        *placed(relation.query, 8), *placed(relation.key, 8), relation.norm,
+        arranged(relation.weight, z.dtype, _by_offset, planes), z, *sizes(*z.shape[2:], planes, groups),
         shared=shared(planes, groups, relation.kernel_size),
     )  # fmt: skip
     return z
@@ -50,17 +51,17 @@ def generate(relation: Relation) -> Tensor:
 
 def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tensor | None) -> Tensor:
     """Of `seen.map`, with constant + linear * map [H, W, R] added."""
-    _, planes, groups = seen.weight.shape
+    _, planes, groups = seen.sizes
     channels, outputs = part(planes, 32), part(groups, 64)
     warps = part(planes // channels, 4)  # pairs of them
-    weight = seen.weight.transpose(1, 2).unflatten(1, (-1, outputs)).to(grad.dtype)
+    weight = arranged(seen.weight, grad.dtype, _turned, planes, seen.is_query, outputs)
     out = maps(seen.map, *seen.map.shape[1:])
     types = f"{loader.ctype(out.dtype)}, {seen.kernel_size}, {channels}, {outputs}"
     loader.launch(
         SOURCE, f"generate_backward_map_mma<{types}>",
         (squares(out, SIDE), planes // channels // warps), (SIDE**2 * warps,),
         *placed(grad, 8), *placed(seen.map, 8), seen.norm,
-        fragments(weight), constant, linear, out,
+        weight, constant, linear, out,
         *sizes(*out.shape[2:], planes, groups), shared=shared(16, groups, seen.kernel_size),
     )  # fmt: skip
     return out
@@ -68,7 +69,7 @@ def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tens
 
 def sums(seen: Seen, grad: Tensor) -> Tensor:
     """[shares, 2, K * K, G, R]: of grad, and of grad times what is seen, where relu lets it through."""
-    (offsets, planes, groups), k = seen.weight.shape, seen.kernel_size
+    (offsets, planes, groups), k = seen.sizes, seen.kernel_size
     outputs = part(groups, 64)
     channels = part(planes, 16 if outputs == 64 else 32)
     rows, total = k * (planes // channels) * (groups // outputs), squares(grad, SIDE)
@@ -82,6 +83,15 @@ def sums(seen: Seen, grad: Tensor) -> Tensor:
         *sizes(total, *grad.shape[2:], planes, groups), shared=HALF * pixels,
     )  # fmt: skip
     return out
+
+
+def _by_offset(weight: Tensor, planes: int) -> Tensor:
+    return fragments(by_offset(weight, planes))
+
+
+def _turned(weight: Tensor, planes: int, is_query: bool, outputs: int) -> Tensor:
+    """Those of `outputs` groups at a time."""
+    return fragments(turned(weight, planes, is_query).unflatten(1, (-1, outputs)))
 
 
 def part(channels: int, most: int) -> int:

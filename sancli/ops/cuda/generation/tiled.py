@@ -5,7 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sancli.ops.cuda import loader
-from sancli.ops.cuda.generation.relation import Relation, Seen
+from sancli.ops.cuda.arrangement import arranged
+from sancli.ops.cuda.generation.relation import Relation, Seen, by_offset, turned
 from sancli.ops.cuda.placement import placed, sizes, squares
 from sancli.ops.norm import accumulation_type
 from sancli.ops.trunk import maps
@@ -45,14 +46,15 @@ def _pitch(channels: int, size: int) -> int:
 
 def generate(relation: Relation) -> Tensor:
     """[N, G, H, W]."""
-    _, planes, groups = relation.weight.shape
+    planes, groups = relation.key.shape[1], len(relation.weight)
+    weight = arranged(relation.weight, relation.norm.dtype, by_offset, planes)
     at = _tile(planes, groups)
     z = maps(relation.key, groups, *relation.key.shape[2:])
     loader.launch(
         SOURCE, f"generate_forward_tiled<{_types(z, relation.kernel_size, at)}>",
         (squares(z, at.side), groups // at.outputs), (at.side**2 // 2,),
         *placed(relation.query, at.channels), *placed(relation.key, at.channels),
-        relation.norm, relation.weight, z,
+        relation.norm, weight, z,
         *sizes(*z.shape[2:], planes, groups), shared=shared(z, at, relation.kernel_size),
     )  # fmt: skip
     return z
@@ -60,7 +62,8 @@ def generate(relation: Relation) -> Tensor:
 
 def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tensor | None) -> Tensor:
     """Of `seen.map`, with constant + linear * map [H, W, R] added."""
-    _, planes, groups = seen.weight.shape
+    _, planes, groups = seen.sizes
+    weight = arranged(seen.weight, seen.norm.dtype, turned, planes, seen.is_query)
     at = _tile(planes, groups)
     at_once = at._replace(channels=min(at.channels, 8))  # of these a thread keeps three sets
     out = maps(seen.map, *seen.map.shape[1:])
@@ -68,7 +71,7 @@ def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tens
         SOURCE, f"generate_backward_map_tiled<{_types(out, seen.kernel_size, at_once)}>",
         (squares(out, at.side), planes // at_once.channels), (at.side**2 // 2,),
         *placed(grad, at.outputs), *placed(seen.map, at_once.channels), seen.norm,
-        seen.weight.transpose(1, 2).contiguous(), constant, linear, out,
+        weight, constant, linear, out,
         *sizes(*out.shape[2:], planes, groups), shared=shared(out, at, seen.kernel_size),
     )  # fmt: skip
     return out
@@ -76,7 +79,7 @@ def map_gradient(seen: Seen, grad: Tensor, constant: Tensor | None, linear: Tens
 
 def sums(seen: Seen, grad: Tensor) -> Tensor:
     """[shares, 2, K * K, G, R]: of grad, and of grad times what is seen, where relu lets it through."""
-    offsets, planes, groups = seen.weight.shape
+    offsets, planes, groups = seen.sizes
     at, k = _tile(planes, groups), seen.kernel_size
     rows, lanes = k * (planes // at.channels) * (groups // at.outputs), max(1, THREADS // (k * at.channels))
     total = squares(grad, at.side)
