@@ -121,10 +121,13 @@ def test_what_is_not_a_number_stays_so(emulated):
     assert int(out.isnan().sum()) == 9
 
 
-def test_types_that_differ_are_left_to_plain_pytorch(emulated):
-    value, weight, _, k = given((2, 5, 6, 3), torch.float32)
-    cuda.aggregation(value, weight.double(), k)
-    assert not emulated.launches
+def test_weights_of_another_type_take_that_of_the_value(emulated):
+    """A softmax under autocast gives float beside 16-bit maps; their gradient is float again."""
+    value, weight, grad, k = given((2, 5, 6, 3), torch.bfloat16)
+    got = run(value, weight.float(), grad.float(), k)
+    assert len(emulated.launches) == 3
+    assert [x.dtype for x in got] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    assert_near(got, wanted(value, weight, grad, k), TOLERANCE[torch.bfloat16])
 
 
 # What each of these mistakes must not get through: a test for the tests.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import sancli.ops.aggregation  # noqa: F401 -- the schemas
-from sancli.ops.cpu.maps import laid_out, of_one_type
+from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.window import window
 from sancli.ops.reference import aggregation as plain
@@ -17,10 +17,10 @@ THREADS = 256
 
 
 def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
-    """san::aggregation."""
-    if not loader.usable(value, weight) or not of_one_type(value, weight):
+    """san::aggregation. Weights of another type, as a softmax makes them under autocast, take `value`'s."""
+    if not loader.usable(value, weight):
         return plain.aggregation(value, weight, kernel_size)
-    value, weight = laid_out(value)[0], laid_out(weight.flatten(1, 2))[0]
+    value, weight = laid_out(value)[0], laid_out(weight.flatten(1, 2).to(value.dtype))[0]
     out = maps(value, *value.shape[1:])
     forward(value, weight, out, kernel_size)
     return out
@@ -30,16 +30,17 @@ def aggregation_backward(
     grad: Tensor, value: Tensor, weight: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
     """san::aggregation_backward."""
-    if not loader.usable(grad, value, weight) or not of_one_type(grad, value, weight):
+    if not loader.usable(grad, value, weight):
         return plain.aggregation_backward(grad, value, weight, kernel_size)
-    grad_value, grad_weight = maps(value, *value.shape[1:]), torch.empty_like(weight)
-    grad, value, flat = (laid_out(x)[0] for x in (grad, value, weight.flatten(1, 2)))
+    dtype = value.dtype
+    grad_value, grad_weight = maps(value, *value.shape[1:]), torch.empty_like(weight, dtype=dtype)
+    grad, value, flat = (laid_out(x.to(dtype))[0] for x in (grad, value, weight.flatten(1, 2)))
     flat_grad = laid_out(grad_weight.flatten(1, 2))[0]
     backward_weight(grad, value, flat_grad, kernel_size)
     backward_value(grad, flat, grad_value, kernel_size)
     if flat_grad.data_ptr() != grad_weight.data_ptr():  # its layout is not the kernel's
         grad_weight.copy_(flat_grad.unflatten(1, weight.shape[1:3]))
-    return grad_value, grad_weight
+    return grad_value, grad_weight.to(weight.dtype)
 
 
 def forward(value: Tensor, weight: Tensor, out: Tensor, kernel_size: int) -> None:
