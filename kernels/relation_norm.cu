@@ -97,14 +97,14 @@ __global__ void relation_fold(const A* __restrict__ moments, const A* __restrict
 // One thread a channel at an offset: the gradients of gamma, beta, mean and variance, and of weight1, from the sums of
 // generate_backward_sums over all shares. Never divides by gamma, which may be 0.
 //   key_sums [2, K * K, G, R]      query_sums [2, G, R]      weight, grad_weight [G, R * O]
-//   parameters [2, R * O]: of gamma and beta      statistics [2, R * O]: of mean and variance
+//   statistics [2, R * O]: of mean and variance
 template <typename A>
 __global__ void relation_backward_parameters(const A* __restrict__ key_sums, const A* __restrict__ query_sums,
                                              const A* __restrict__ weight, const A* __restrict__ norm,
                                              const A* __restrict__ mean, const A* __restrict__ var,
-                                             A* __restrict__ grad_weight, A* __restrict__ parameters,
-                                             A* __restrict__ statistics, A eps, int planes, int groups,
-                                             int kernel_size) {
+                                             A* __restrict__ grad_weight, A* __restrict__ grad_gamma,
+                                             A* __restrict__ grad_beta, A* __restrict__ statistics, A eps, int planes,
+                                             int groups, int kernel_size) {
   const int offsets = kernel_size * kernel_size, total = (offsets + 1) * planes;
   const int i = blockIdx.x * blockDim.x + threadIdx.x, o = i / planes, r = i % planes;
   if (i >= total) return;
@@ -122,8 +122,8 @@ __global__ void relation_backward_parameters(const A* __restrict__ key_sums, con
     grad_weight[g * total + number] = scale * seen[g * planes] + shift * passed[g * planes];
   }
   grad_scale -= mean[number] * grad_shift;
-  parameters[number] = grad_scale * inverse;
-  parameters[total + number] = grad_shift;
+  grad_gamma[number] = grad_scale * inverse;
+  grad_beta[number] = grad_shift;
   statistics[number] = -scale * grad_shift;
   statistics[total + number] = grad_scale * scale * inverse * inverse * A(-0.5);
 }

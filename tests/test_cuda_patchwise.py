@@ -1,17 +1,20 @@
 """Patchwise attention in CUDA, run on the CPU, is the plain one; its fast kernels are its naive ones."""
 
+import formulas
 import pytest
 import torch
 from emulator import KernelError
 from test_cpu_patchwise import assert_near, given, run
+from test_patchwise import make_inputs, sliced
 
 from sancli.model.san import LAYERS
+from sancli.ops import patchwise_attention
 from sancli.ops.cuda import loader
 from sancli.ops.cuda import patchwise as cuda
 from sancli.ops.cuda.attend import apart, fused, small
 from sancli.ops.cuda.attend import choice as attend
 from sancli.ops.cuda.generation import choice as generation
-from sancli.ops.cuda.generation import mma, naive, tiled
+from sancli.ops.cuda.generation import mma, naive, norm, tiled
 from sancli.ops.cuda.generation.relation import Relation, by_offset
 from sancli.ops.norm import Affine
 from sancli.ops.reference import patchwise as plain
@@ -60,6 +63,37 @@ def test_every_type_is_near_to_float64(emulated, shape, dtype, batch):
         assert a.dtype == c.dtype, i
         assert a.shape == c.shape, i
         assert (a.double() - b).norm() <= SHARE[dtype] * b.norm(), i
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_autograd_gives_the_gradients_of_the_unfold_formula(emulated_operators, batch):
+    merged, parameters = make_inputs(2, 4, 5, 3, batch1=batch, batch2=batch)
+    tolerance = {"rtol": 1e-7, "atol": 1e-8}
+    args = (merged,), parameters
+    formulas.assert_same(sliced(patchwise_attention), sliced(formulas.patchwise), *args, **tolerance)
+    assert any("relation_fold" in kernel for kernel, *_ in emulated_operators.launches)
+
+
+def test_it_keeps_the_rules_of_torch(emulated_operators):
+    inputs, (norm1, norm2), (weight1, *last), grad, k = given(
+        (2, 16, 8, 64, 4, 9, 3), True, True, torch.bfloat16
+    )
+    args = *inputs, *norm1, 1e-5, weight1, *norm2, 1e-5, *last, k
+    operator, backward = torch.ops.san.patchwise_attention, torch.ops.san.patchwise_attention_backward
+    torch.library.opcheck(operator.default, args, test_utils=formulas.RULES)
+    _, mean1, var1, mean2, var2, z = operator(*args)
+    first, second = (*norm1[:2], mean1, var1, 1e-5, True), (*norm2[:2], mean2, var2, 1e-5, True)
+    args = grad, *inputs, *first, weight1, *second, *last, z, k
+    torch.library.opcheck(backward.default, args, test_utils=formulas.RULES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=slow)])
+def test_statistics_lose_nothing_to_a_large_mean(emulated, dtype):
+    (query, key, _), _, _, _, k = given((3, 4, 2, 16, 6, 5, 3), True, True, dtype)
+    query, key = query + 256, key - 256
+    mean, var, moments = norm.statistics(query, key, None, None, k)
+    norm.fold(Affine(torch.ones(40), torch.zeros(40), mean, var, 1e-5), key, moments, k)
+    assert_near([mean, var], plain.relation_statistics(query.double(), key.double(), None, None, k), 5e-6)
 
 
 def generation_case(shape, dtype, computed_in=None):

@@ -65,16 +65,15 @@ def fold(norm: Affine, key: Tensor, moments: Tensor | None, kernel_size: int) ->
 def gradients(relation: Relation, norm: Affine, key_sums: Tensor, query_sums: Tensor) -> Gradients:
     """From the sums of key [2, K * K, G, R] and query [2, 1, G, R]."""
     (offsets, planes, _), groups, real = relation.norm.shape, len(relation.weight), relation.norm.dtype
-    weight, parameters, statistics = (
-        relation.norm.new_empty(rows, offsets * planes) for rows in (groups, 2, 2)
-    )
+    weight, statistics = (relation.norm.new_empty(rows, offsets * planes) for rows in (groups, 2))
+    gamma, beta = (relation.norm.new_empty(offsets * planes) for _ in range(2))
     loader.launch(
         SOURCE, f"relation_backward_parameters<{loader.ctype(real)}>",
         (-(-offsets * planes // THREADS),), (THREADS,),
         key_sums, query_sums, relation.weight, relation.norm, norm.mean, norm.var,
-        weight, parameters, statistics, _number(norm.eps, real), *sizes(planes, groups, relation.kernel_size),
+        weight, gamma, beta, statistics, _number(norm.eps, real),
+        *sizes(planes, groups, relation.kernel_size),
     )  # fmt: skip
-    gamma, beta = parameters
     return Gradients(gamma, beta, weight, statistics)
 
 
