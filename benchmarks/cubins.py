@@ -13,7 +13,6 @@ import argparse
 import json
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,47 +49,58 @@ def options() -> tuple[str, ...]:
 
 
 def kernels(archs: tuple[str, ...], types: tuple[str, ...], only: str = "") -> list[Figures]:
-    """The figures of all kernels, with `threads`; `shared` is the fixed and the dynamic part together."""
+    """The figures of all kernels, with `type` and `threads`; `shared` is the fixed and the dynamic part."""
     from sancli.ops.cuda import loader
 
     jobs = [(arch, dtype) for arch in archs for dtype in types]
-    found: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-    for (arch, _), launches in zip(jobs, nvrtc.in_processes(launched, jobs), strict=True):
-        for launch in launches:
-            if re.search(only, launch.kernel):
-                found[arch, launch.source][launch.kernel] = launch
-    programs = [
-        program
-        for (arch, source), of in found.items()
-        for program in nvrtc.programs(source, loader.text(source), of, arch, options())
+    programs, about = [], []
+    for (arch, dtype), launches in zip(jobs, nvrtc.in_processes(launched, jobs), strict=True):
+        wanted = {one.kernel: one for one in launches if re.search(only, one.kernel)}
+        for source in sorted({one.source for one in wanted.values()}):
+            names = [name for name, one in wanted.items() if one.source == source]
+            programs += nvrtc.programs(source, loader.text(source), names, arch, options())
+            about += [(dtype, wanted[name]) for name in sorted(names)]
+    return [
+        row | {"type": dtype, "threads": launch.threads, "shared": row.get("shared", 0) + launch.shared}
+        for row, (dtype, launch) in zip(nvrtc.compile_all(programs), about, strict=True)
     ]
-    return [with_launch(row, found) for row in nvrtc.compile_all(programs)]
 
 
-def with_launch(row: Figures, found: dict[tuple[str, str], dict[str, Any]]) -> Figures:
-    """A kernel's figures and how it is launched."""
-    launch = found[row["arch"], row["source"]][row["kernel"]]
-    return row | {"threads": launch.threads, "shared": row.get("shared", 0) + launch.shared}
+Budget = dict[str, dict[str, dict[str, Figures]]]
+"""By architecture, type and kernel."""
 
 
-def budget(rows: list[Figures]) -> dict[str, dict[str, Figures]]:
-    """What is held to: by architecture and kernel."""
-    held: dict[str, dict[str, Figures]] = {arch: {} for arch in ARCHS}
+def budget(rows: list[Figures]) -> Budget:
+    """What is held to."""
+    held: Budget = {}
     for row in rows:
         mix = {name: round(row["instructions"].get(name, 0), 2) for name in ARITHMETIC}
-        held[row["arch"]][row["kernel"]] = {key: row[key] for key in ("registers", "stack", "shared")} | {
-            name: share for name, share in mix.items() if share >= WORTH_NOTING
-        }
+        figures = {key: row[key] for key in ("registers", "stack", "shared")}
+        figures |= {name: share for name, share in mix.items() if share >= WORTH_NOTING}
+        held.setdefault(row["arch"], {}).setdefault(row["type"], {})[row["kernel"]] = figures
     return held
 
 
-def budget_text(rows: list[Figures]) -> str:
+def write_budget(rows: list[Figures]) -> None:
+    """Replaces the figures of the architectures and types that there are rows of; all of another compiler."""
+    before = json.loads(BUDGET.read_text(encoding="utf-8")) if BUDGET.is_file() else {}
+    kept: Budget = before["kernels"] if before.get("nvrtc") == nvrtc.version() else {}
+    whole = kept | {arch: kept.get(arch, {}) | of for arch, of in budget(rows).items()}
+    BUDGET.write_text(budget_text(whole), encoding="utf-8")
+
+
+def budget_text(whole: Budget) -> str:
     """As JSON with a line a kernel: a change of one is a change of a line."""
-    parts = []
-    for arch, of in budget(rows).items():
-        lines = (f"  {json.dumps(kernel)}: {json.dumps(figures)}" for kernel, figures in sorted(of.items()))
-        parts.append(f" {json.dumps(arch)}: {{\n" + ",\n".join(lines) + "\n }")
-    return f'{{\n "nvrtc": {json.dumps(nvrtc.version())},\n' + ",\n".join(parts) + "\n}\n"
+    archs = []
+    for arch in sorted(whole, key=ARCHS.index):
+        types = []
+        for dtype in sorted(whole[arch], key=TYPES.index):
+            of = whole[arch][dtype]
+            lines = ",\n".join(f"   {json.dumps(name)}: {json.dumps(of[name])}" for name in sorted(of))
+            types.append(f"  {json.dumps(dtype)}: {{\n{lines}\n  }}")
+        archs.append(f" {json.dumps(arch)}: {{\n" + ",\n".join(types) + "\n }")
+    joined = ",\n".join(archs)
+    return f'{{"nvrtc": {json.dumps(nvrtc.version())}, "kernels": {{\n{joined}\n}}}}\n'
 
 
 def table(rows: list[Figures]) -> Iterator[str]:
@@ -132,10 +142,9 @@ def main() -> None:
     except nvrtc.UnavailableError as error:
         sys.exit(f"Error: {error}")
     if wanted.write_budget:
-        part = wanted.arch != ARCHS or wanted.types != TYPES or wanted.only
-        if part or any("error" in row for row in rows):
-            sys.exit("Error: a budget is of all kernels, and all of them compile")
-        BUDGET.write_text(budget_text(rows), encoding="utf-8")
+        if wanted.only or any("error" in row for row in rows):
+            sys.exit("Error: a budget is of all kernels of an architecture and type, and all of them compile")
+        write_budget(rows)
     print(json.dumps(rows) if wanted.json else "\n".join(table(rows)))
     sys.exit(any("error" in row for row in rows))
 
