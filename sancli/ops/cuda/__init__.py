@@ -2,6 +2,7 @@
 
 from sancli.ops.cuda import (  # noqa: F401
     aggregation,
+    pairwise,
     patchwise,
     stem,
     trunk,

@@ -49,7 +49,7 @@ def _by_channel(kernel: str, pairs: Pairs, *given: Tensor) -> Tensor:
     slots = max(1, THREADS // (pairs.related // vector))
     blocks = min(BLOCKS, -(-pairs.pixels // slots))
     partial = given[0].new_empty(blocks * slots, 2, pairs.related)
-    known = np.int32(pairs.planes), *given, np.int32(slots), partial
+    known: tuple[Tensor | np.generic, ...] = np.int32(pairs.planes), *given, np.int32(slots), partial
     pairs.launch(SOURCE, f"{kernel}<{{}}, {vector}>", blocks, THREADS, *known)
     return partial.sum(0, dtype=torch.float64)
 
@@ -74,6 +74,7 @@ def backward(pairs: Pairs, *given: Tensor, batch: bool) -> tuple[Tensor, Tensor,
     grad_place = given[-1].new_empty(images, height, width, 2)
     vector = _vector(pairs)
     blocks = -(-pairs.pixels * (pairs.related // vector) // THREADS)
-    known = np.int32(pairs.planes), *given, grad_query, grad_key, grad_place, np.int32(batch)
+    grads = grad_query, grad_key, grad_place
+    known: tuple[Tensor | np.generic, ...] = np.int32(pairs.planes), *given, *grads, np.int32(batch)
     pairs.launch(SOURCE, f"pair_relation_backward<{{}}, {vector}>", blocks, THREADS, *known)
     return grad_query, grad_key, grad_place.sum(0).permute(2, 0, 1)[None]
