@@ -23,12 +23,12 @@ def memory(name: str, batch: int, size: int) -> dict[str, float]:
     return {"saved_mib": saved_mib(name, batch, size)} | peak_growth_mib(name, batch, size)
 
 
-def saved_mib(name: str, batch: int, size: int) -> float:
+def saved_mib(name: str, batch: int, size: int, device: str = "cpu") -> float:
     """MiB an image that are kept for backward: each storage once, parameters apart.
 
     What a custom Function keeps outside of save_for_backward, on its context, counts too.
     """
-    parameters = {p.untyped_storage().data_ptr() for p in make(name)[0].train().parameters()}
+    parameters = {p.untyped_storage().data_ptr() for p in make(name, device)[0].train().parameters()}
     storages = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -38,9 +38,8 @@ def saved_mib(name: str, batch: int, size: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        out = forward(
-            name, images(name, batch, size)
-        )  # alive until counted, so that no storage is used twice
+        x = images(name, batch, size, device)
+        out = forward(name, x)  # alive until counted, so that no storage is used twice
     for node in graph(out):
         for tensor in tensors(getattr(node, "__dict__", {})):
             note(tensor)

@@ -1,10 +1,14 @@
 """SAN run as the authors' code runs it: layer by layer, every footprint made by unfold. The naive way."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sancli.model.san import SAN, coordinates
+
+Mapping = Callable[[Tensor], Tensor]
 
 
 class Published(nn.Module):
@@ -27,22 +31,34 @@ class Published(nn.Module):
 
 
 def attend(layer: nn.Module, x: Tensor) -> Tensor:
-    """Model/san.py in hszhao/SAN, with the unfold formulas of its tests for its CUDA operators."""
-    query, key, value = layer.conv1(x), layer.conv2(x), layer.conv3(x)
-    if hasattr(layer, "conv_p"):
-        place = layer.conv_p(coordinates(x, x.dtype))
-        position = (place.flatten(2)[:, :, None] - footprints(place, layer)).expand(len(x), -1, -1, -1)
-        compared = query.flatten(2)[:, :, None] - footprints(key, layer)  # [N, R, K * K, H * W]
-        weights = layer.conv_w(torch.cat([compared, position], 1)).softmax(2)
+    """Model/san.py in hszhao/SAN."""
+    maps = layer.conv1(x), layer.conv2(x), layer.conv3(x)
+    place = layer.conv_p(coordinates(x, x.dtype)) if hasattr(layer, "conv_p") else None
+    return attend_maps(*maps, place, layer.conv_w, layer.kernel_size)
+
+
+def attend_maps(
+    query: Tensor, key: Tensor, value: Tensor, place: Tensor | None, conv_w: Mapping, kernel_size: int
+) -> Tensor:
+    """The attention itself, with the unfold formulas of the authors' tests for their CUDA operators."""
+    if place is None:
+        relation = torch.cat([query.flatten(2), footprints(key, kernel_size).flatten(1, 2)], 1)
+        weights = conv_w(relation[:, :, None]).view(len(query), -1, kernel_size**2, relation.shape[2])
     else:
-        relation = torch.cat([query.flatten(2), footprints(key, layer).flatten(1, 2)], 1)
-        weights = layer.conv_w(relation[:, :, None]).view(len(x), -1, layer.kernel_size**2, relation.shape[2])
-    values = footprints(value, layer).unflatten(1, (-1, weights.shape[1]))  # [N, S, G, K * K, H * W]
+        position = place.flatten(2)[:, :, None] - footprints(place, kernel_size)
+        compared = query.flatten(2)[:, :, None] - footprints(key, kernel_size)  # [N, R, K * K, H * W]
+        weights = conv_w(torch.cat([compared, position.expand(len(query), -1, -1, -1)], 1)).softmax(2)
+    return aggregate(value, weights, kernel_size)
+
+
+def aggregate(value: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
+    """The sum of value's footprints weighted by `weights` [N, G, K * K, H * W]."""
+    values = footprints(value, kernel_size).unflatten(1, (-1, weights.shape[1]))  # [N, S, G, K * K, H * W]
     return (values * weights[:, None]).sum(3).view(value.shape)
 
 
-def footprints(x: Tensor, layer: nn.Module) -> Tensor:
+def footprints(x: Tensor, kernel_size: int) -> Tensor:
     """[N, C, K * K, H * W]."""
-    reach = layer.kernel_size // 2
-    wide = F.unfold(F.pad(x, (reach,) * 4, mode="reflect"), layer.kernel_size)
-    return wide.view(len(x), x.shape[1], layer.kernel_size**2, -1)
+    reach = kernel_size // 2
+    wide = F.unfold(F.pad(x, (reach,) * 4, mode="reflect"), kernel_size)
+    return wide.view(len(x), x.shape[1], kernel_size**2, -1)

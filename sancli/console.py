@@ -9,12 +9,13 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
+from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -179,6 +180,16 @@ class Bar:
         if tenth > self.said and (now - self.last_line >= LINE_INTERVAL or self.done == self.total):
             self.said, self.last_line = tenth, now
             say(line)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Something that turns on a terminal while the block goes on; nothing in a log or beside a moving bar."""
+    with ExitStack() as stack:
+        if people.is_terminal and not settings.quiet:
+            with suppress(LiveError):  # one thing moves at a time
+                stack.enter_context(people.status(printable(what)))
+        yield
 
 
 def track(items: Iterable[T], what: str, *, total: int, unit: str) -> Iterator[T]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from emulator import emulated, emulated_operators  # noqa: F401 -- fixtures
 
 from sancli import cli, console
 from sancli.data.preparation import scan

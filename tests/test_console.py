@@ -1,3 +1,4 @@
+import io
 import json
 
 import pytest
@@ -57,3 +58,15 @@ def test_a_duration_is_said_in_words(seconds, words):
 @pytest.mark.parametrize(("count", "words"), [(512, "512 B"), (3_600_000, "3.4 MiB"), (2**31, "2.0 GiB")])
 def test_a_size_is_said_in_words(count, words):
     assert console.size(count) == words
+
+
+def test_what_keeps_busy_turns_on_a_terminal_alone(capsys, monkeypatch):
+    with console.busy("compiling"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console, "people", console.Console(file=io.StringIO(), force_terminal=True))
+    with console.progress("training", total=2, unit="image") as bar, console.busy("compiling"):
+        bar.advance()  # beside a bar too it does no harm
+    with console.busy("compiling"):
+        pass
+    assert "compiling" in console.people.file.getvalue()

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from sancli.ops.cpu import library
+from sancli.ops.cuda import loader
+from sancli.ops.cuda.diagnosis import State
 from sancli.tasks import doctor, selfcheck
 
 
@@ -17,7 +19,8 @@ def test_a_machine_that_works_is_told_so(san, tmp_path, monkeypatch):
     assert done.code == 0
     assert found["ok"] is True
     assert [check["name"] for check in found["checks"]] == [
-        "python", "torch", "libraries", "gpu", "cupy", "compiler", "kernels", "operators", "disk", "weights",
+        "python", "torch", "libraries", "gpu", "gpu kernels", "compiler", "kernels", "operators", "disk",
+        "weights",
     ]  # fmt: skip
     assert {check["state"] for check in found["checks"]} <= {"ok", "missing"}
     assert "none in " in found["checks"][-1]["text"]
@@ -87,6 +90,24 @@ def test_where_there_are_no_kernels_the_reason_is_said_and_plain_pytorch_is_chec
     assert doctor.kernels().state == "missing"
     assert doctor.kernels().text == "no luck; plain PyTorch does the work of a CPU"
     assert doctor.operators().text.startswith("plain PyTorch on ")
+
+
+STATES = {
+    "CUDA kernels (by NVRTC): aggregation": State(True, "CUDA kernels", "by NVRTC"),
+    "CuPy is not installed; plain PyTorch does the work of a GPU": State(
+        False, "plain PyTorch", "CuPy is not installed"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", STATES)
+def test_beside_a_gpu_the_operators_with_kernels_are_named_or_why_there_are_none(monkeypatch, text):
+    state = STATES[text]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loader, "state", lambda device: state)
+    found = doctor.gpu_kernels()
+    assert found.state == ("ok" if state.usable else "missing")
+    assert found.text.startswith(text)
 
 
 def test_what_is_checked_is_what_runs(monkeypatch):

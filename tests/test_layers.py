@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli": BASE | {"tasks"},
 }
 ONLY_IN = {  # a heavy or fickle library has one door
-    "cupy": ("ops/cuda/",),
+    "cupy": ("ops/cuda/loader.py",),
     "imagehash": ("data/preparation/near.py",),
     "PIL": (
         "data/images.py",

@@ -16,8 +16,10 @@ from sancli import console, ops
 from sancli.model.relations import PAIRWISE, PATCHWISE, RELATIONS, pairwise_weights, patchwise_weights
 from sancli.model.trunk import bn_relu_conv1x1, bn_relu_pool, norm_of, pixels, stem, track
 from sancli.ops.cpu import build
+from sancli.ops.cuda import compiling
 
 build.announce = console.say  # the operators themselves know no console
+compiling.busy = console.busy
 
 LAYERS = {
     "san10": (2, 1, 2, 4, 1),

@@ -11,6 +11,12 @@ from typing import Any
 import torch
 
 library = torch.library.Library("san", "DEF")
+_plain: dict[str, Callable[..., Any]] = {}
+_implemented: dict[str, dict[str, Callable[..., Any]]] = {}
+
+
+class UnavailableError(Exception):
+    """An implementation finds at work that it cannot do it, and says why: plain PyTorch does it."""
 
 
 def register(schema: str, plain: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -18,12 +24,32 @@ def register(schema: str, plain: Callable[..., Any], fake: Callable[..., Any]) -
     name = schema.partition("(")[0]
     library.define(schema)
     library.impl(name, by_itself(plain), "CompositeExplicitAutograd")
+    _plain[name] = plain
     torch.library.register_fake(f"san::{name}", fake, lib=library)
 
 
 def implement(name: str, function: Callable[..., Any], key: str) -> None:
     """Makes `function` run san::NAME on the devices of torch's dispatch key `key`: CPU, CUDA."""
-    library.impl(name, by_itself(function), key)
+
+    @functools.wraps(function)
+    def or_plain(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except UnavailableError:
+            return _plain[name](*args)
+
+    library.impl(name, by_itself(or_plain), key)
+    _implemented.setdefault(key, {})[name] = function
+
+
+def implemented(key: str) -> dict[str, Callable[..., Any]]:
+    """The implementations of their own that operators have for a dispatch key."""
+    return dict(sorted(_implemented.get(key, {}).items()))
+
+
+def definition(name: str) -> Callable[..., Any]:
+    """The implementation that all others are held to."""
+    return _plain[name]
 
 
 def by_itself(function: Callable[..., Any]) -> Callable[..., Any]:

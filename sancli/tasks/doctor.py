@@ -12,11 +12,15 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sancli import __version__
 from sancli.console import emit, next_command, plural, result, size, table
 from sancli.errors import DeviceError
 from sancli.files import free_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("numpy", "PIL", "torchvision", "torchmetrics", "safetensors", "matplotlib")
 ENOUGH_DISK = 1 << 30  # a SAN19 run keeps two checkpoints of weights, their mean and two moments: 0.7 GB
@@ -106,17 +110,20 @@ def gpu() -> Finding:
     return Finding("gpu", "missing", f"driver {driver} is there, but torch ({built}) cannot use it")
 
 
-def cupy() -> Finding:
-    """What compiles CUDA kernels; imported only beside a GPU, where it can work."""
+def gpu_kernels() -> Finding:
+    """Which operators have CUDA kernels here, and why; CuPy is looked for only beside a GPU."""
     import torch
 
+    from sancli.ops.cuda import loader
+    from sancli.ops.registry import implemented
+
     if not torch.cuda.is_available():
-        return Finding("cupy", "missing", "not looked for: there is no CUDA GPU to use it on")
-    try:
-        version = importlib.import_module("cupy").__version__
-    except Exception as error:  # as for torch
-        return Finding("cupy", "missing", f"{_one_line(error)}; plain PyTorch does its work")
-    return Finding("cupy", "ok", version)
+        return Finding("gpu kernels", "missing", "not looked for: there is no CUDA GPU to run them on")
+    state = loader.state(torch.device("cuda", 0))
+    if not state.usable:
+        return Finding("gpu kernels", "missing", f"{state.why}; {state.what} does the work of a GPU")
+    names = [name for name in implemented("CUDA") if not name.endswith("_backward")]
+    return Finding("gpu kernels", "ok", f"{state}: {', '.join(names)}")
 
 
 def compiler() -> Finding:
@@ -145,13 +152,12 @@ def kernels() -> Finding:
 def operators() -> Finding:
     """Which implementation of the attention runs, and whether it computes what the paper says."""
     from sancli.engine import device
-    from sancli.ops.cpu import library
     from sancli.tasks.selfcheck import largest_difference
 
     chosen = device.choose("auto", "fp32")
     difference = largest_difference(str(chosen.torch_device))
     state = "ok" if difference < TOLERANCE else "broken"
-    which = library.state().what if chosen.torch_device.type == "cpu" else "plain PyTorch"
+    which = _implementation(chosen.torch_device)
     text = f"{which} on {chosen.torch_device} ({chosen.reason}); forward and backward"
     return Finding("operators", state, f"{text} within {difference:.0e} of their definition in float64")
 
@@ -183,13 +189,22 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     pytorch,
     libraries,
     gpu,
-    cupy,
+    gpu_kernels,
     compiler,
     kernels,
     operators,
     disk,
     downloads,
 )
+
+
+def _implementation(device: "torch.device") -> str:
+    from sancli.ops.cpu import library
+    from sancli.ops.cuda import loader
+
+    if device.type == "cuda":
+        return loader.state(device).what
+    return library.state().what if device.type == "cpu" else library.PLAIN
 
 
 def _driver() -> str | None:

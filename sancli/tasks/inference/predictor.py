@@ -13,6 +13,7 @@ from sancli.data.transforms import evaluation_view
 from sancli.engine.device import Device, choose
 from sancli.engine.loop import infer
 from sancli.errors import DataError
+from sancli.model.captured import captured
 from sancli.model.prepared import prepared
 from sancli.runs import Model, open_model
 from sancli.tasks.inference.asking import best
@@ -70,9 +71,10 @@ class Predictor:
 
     @cached_property  # made when it is first needed: that takes as long as an answer
     def _network_for_one(self) -> nn.Module:
-        on_cpu = self.device.torch_device.type == "cpu" and self.device.precision == "fp32"
+        network, place = self.model.network, self.device.torch_device
         side = self.model.info.preprocessing.image_size
-        return prepared(self.model.network, side=side) if on_cpu else self.model.network
+        on_cpu = place.type == "cpu" and self.device.precision == "fp32"
+        return prepared(network, side=side) if on_cpu else captured(network, place)
 
     def _view(self, picture: Picture) -> Tensor:
         try:
