@@ -1,7 +1,7 @@
 """The operators: torch.ops.san.*, their autograd, and how to call them."""
 
-import sancli.ops.cpu  # noqa: F401 -- the C++ kernels register themselves
-import sancli.ops.cuda  # noqa: F401 -- so do the CUDA kernels
+import sancli.ops.cpu  # the C++ kernels register themselves
+import sancli.ops.cuda  # noqa: F401 -- and so do the CUDA kernels
 from sancli.ops.aggregation import aggregation
 from sancli.ops.norm import Norm
 from sancli.ops.pairwise import pairwise_attention
