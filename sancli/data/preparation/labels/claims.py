@@ -26,6 +26,8 @@ class Entry:
     label: str
     split: str | None
     """As the row has it."""
+    group: str | None = None
+    """What tells which images belong together, where a column does."""
 
     def where(self) -> str:
         """For people."""
@@ -73,6 +75,7 @@ def claim(
 def _entry(table: Table, columns: Columns, row: Row, found: list[str], near: Callable[[str], bool]) -> Entry:
     name, label = row.cells[columns.image], row.cells[columns.label]
     split = None if columns.split is None else row.cells[columns.split]
+    group = None if columns.group is None else row.cells[columns.group] or None
     if not name:
         raise wrong_line(
             table.name,
@@ -100,7 +103,7 @@ def _entry(table: Table, columns: Columns, row: Row, found: list[str], near: Cal
             fix="write the folders too, as in the first of them",
         )
     check_label(table.name, row.line, label)
-    return Entry(table.name, row.line, name, found[0] if found else None, label, split)
+    return Entry(table.name, row.line, name, found[0] if found else None, label, split, group)
 
 
 def check_label(name: str, line: int, label: str) -> None:

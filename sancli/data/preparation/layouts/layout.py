@@ -70,6 +70,8 @@ class Hints:
     label_col: str | None = None
     split_col: str | None = None
     label_regex: str | None = None
+    group_by: str | None = None
+    """Where a table has such a column, its values are the groups."""
     skip_missing: bool = False
 
 

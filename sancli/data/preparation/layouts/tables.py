@@ -31,9 +31,7 @@ def csv(seen: Seen) -> Layout | None:
     entries = _agreed(_with_splits(claims, asked=seen.hints.split_col is not None))
     found = Layout("csv", _why(claims, entries))
     found.label_files = {one.table.name: one.table.sha256 for one in claims}
-    for path in seen.listing.images:
-        entry = entries.get(path)
-        found.images.append(unlabelled(path) if entry is None else Placed(path, entry.label, entry.split))
+    found.images = [_placed(path, entries.get(path)) for path in seen.listing.images]
     found.left_out = [
         Problem(entry.name, f"labelled but not there: {entry.where()}", "skipped")
         for one in claims
@@ -42,6 +40,12 @@ def csv(seen: Seen) -> Layout | None:
     ]
     found.notes = [*_notes(claims, len(seen.listing.images) - len(entries)), *map(_passed_over, unread)]
     return found
+
+
+def _placed(path: str, entry: Entry | None) -> Placed:
+    if entry is None:
+        return unlabelled(path)
+    return Placed(path, entry.label, entry.split, entry.group)
 
 
 def _check_missing(claims: list[Claim], images: list[str], *, skip: bool) -> None:
