@@ -221,7 +221,7 @@ def test_many_duplicates_and_faults_are_counted_and_some_shown(san, place):
     assert "not an image: 25 files" in page.words
     assert "The first 7; problems.csv has all." in page.words
     shown = [image for image in page.images() if image.size == (6, 5)]
-    assert len(shown) == 40
+    assert len(shown) == 40 + 2 * 2  # and a picture of each class before and after equalization
 
 
 def test_before_and_after_are_what_training_does():
