@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -57,3 +58,14 @@ def test_a_duration_is_said_in_words(seconds, words):
 @pytest.mark.parametrize(("count", "words"), [(512, "512 B"), (3_600_000, "3.4 MiB"), (2**31, "2.0 GiB")])
 def test_a_size_is_said_in_words(count, words):
     assert console.size(count) == words
+
+
+def test_a_log_gets_a_line_a_tenth_with_the_rate_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_INTERVAL", 0)
+    with console.progress("Reading", total=20, unit="files") as bar:
+        for _ in range(20):
+            bar.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert re.fullmatch(r"Reading 2/20 [\d.]+ files/s, [\d.]+ s left", lines[0])
+    assert re.fullmatch(r"Reading 20/20 [\d.]+ files/s", lines[-1])
