@@ -80,13 +80,15 @@ class _Walk:
     def _read(self, file: BufferedReader, label: str, stack: ExitStack) -> Iterator[Member]:
         head = _head(file)
         kind = what_is(head)
+        if is_tar(head):  # first: its first bytes are a name, which may begin as anything does
+            return tar_members(file)
         if kind in ENGINES:
             unpacked = buffered(Decompressed(file, str(kind), self.budget))
             if not is_tar(_head(unpacked)):
                 raise _no_archive(label, f"it is packed by {kind}, with no tar inside", kind)
             return tar_members(unpacked)
-        if is_tar(head):
-            return tar_members(file)
+        if kind == "tar":
+            raise damaged(label, "the header of its first member is damaged")
         if kind not in ("zip", None) or head.count(0) == len(head):
             raise _no_archive(label, kind or "nothing but zeros", kind)
         whole = file if file is self.outermost else stack.enter_context(_spooled(file))
