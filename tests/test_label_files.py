@@ -148,6 +148,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(text, line, words):
         (b"\n\n \n", "holds nothing but empty lines"),
         (b"PK\x03\x04" + b"x" * 99, "looks like zip"),
         (b"%PDF-1.4", "looks like PDF"),
+        (b"\x1f\x8b\x08", "unpack it, and name the file with the labels"),
         (b"<!DOCTYPE html><html>", "looks like HTML"),
         (b"name,value\nx,1\n", "no columns known for image and label"),
         (b"image,label,label\n1.jpg,a,b\n", "two columns called label"),
