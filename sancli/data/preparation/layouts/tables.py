@@ -1,6 +1,6 @@
 """Layout csv: a table says what each image shows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sancli.console import plural
@@ -111,11 +111,15 @@ def _with_splits(claims: list[Claim], *, asked: bool) -> list[Entry]:
     if claims[0].columns.split is not None:
         splits = [split_of(str(entry.split)) for entry in entries]
         if None not in splits:
-            return [replace(entry, split=split) for entry, split in zip(entries, splits, strict=True)]
+            return _given(entries, splits)
         if asked:
             raise _no_split(entries[splits.index(None)])
-    splits = splits_by_folder([str(entry.path) for entry in entries])
-    return [replace(entry, split=split) for entry, split in zip(entries, splits, strict=True)]
+    return _given(entries, splits_by_folder([str(entry.path) for entry in entries]))
+
+
+def _given(entries: list[Entry], splits: Sequence[str | None]) -> list[Entry]:
+    pairs = zip(entries, splits, strict=True)
+    return [entry if entry.split == split else replace(entry, split=split) for entry, split in pairs]
 
 
 def _no_split(entry: Entry) -> DataError:
