@@ -164,6 +164,21 @@ def test_equal_input_gives_equal_bytes_by_every_way(san, place):
     assert Page("a/report.html").uris == Page("c/report.html").uris == Page("d/report.html").uris
 
 
+@pytest.mark.parametrize("options", [(), ("--resize", "2"), ("--near-duplicates",)])
+def test_pictures_of_any_shape_have_their_place(san, place, options):
+    if "--near-duplicates" in options:
+        pytest.importorskip("imagehash")
+    shapes = [(1, 1), (2, 1), (1, 2000), (3000, 3), (7, 5), (301, 299)]
+    fill(
+        "odd",
+        {f"{name}/{w}x{h}.png": picture(w + ord(name), size=(w, h)) for name in "ab" for w, h in shapes},
+    )
+    outcome = san("prepare", "odd", "out", "--val", "0", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert len(Page("out/report.html").titles) == 12
+    assert san("prepare", "--check", "out").code == 0
+
+
 def test_a_dry_run_writes_no_page(san, place):
     fill("pets", class_tree("cat", "dog"))
     assert san("prepare", "pets", "out", "--dry-run").code == 0
