@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from mat_file import matlab
+
 from sancli.data.imagenet import devkit_wnids, names, synsets
 from sancli.data.listing import Listing
 from sancli.data.preparation.labels.claims import MAX_LABEL_BYTES
@@ -25,6 +27,7 @@ from sancli.errors import SanError
 
 SLOW_S = 2.0
 IMAGES = [f"{number}.jpg" for number in range(8)] + ["caf\u00e9.png", "x.tar.gif"]
+KIT_TABLE, KIT_LIST = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 VALIDATION = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 9)]
 PIECES = (
     *(
@@ -92,6 +95,8 @@ def seeds() -> list[tuple[str, bytes, list[str]]]:
     kit = [*[number for number in devkit_wnids() if number > 10][:7], 1000]
     wnids = [*names()][:8]
     texts = {
+        "one_hot.csv": "image,a,b,c\n"
+        + "".join(f"{n},{i % 3 // 2},{i % 3 % 2},{+(i % 3 == 0)}\n" for i, n in enumerate(IMAGES)),
         "labels.csv": table,
         "split.csv": split,
         "quoted.csv": "image,label\n" + "".join(f'"{n}","a ""b"" {i}"\n' for i, n in enumerate(IMAGES)),
@@ -106,9 +111,12 @@ def seeds() -> list[tuple[str, bytes, list[str]]]:
     found = [(name, text.encode(code)) for name, text in texts.items() for code in codes]
     found.append(("labels.csv", table.encode("latin-1")))
     about = {
-        name: IMAGES if name in ("labels.csv", "split.csv", "quoted.csv") else VALIDATION for name in texts
+        name: IMAGES if name in ("labels.csv", "split.csv", "quoted.csv", "one_hot.csv") else VALIDATION
+        for name in texts
     }
-    return [(name, content, about[name]) for name, content in found]
+    table = matlab([(number, devkit_wnids()[number]) for number in kit], packed=False)
+    found += [(KIT_TABLE, table)] * 4
+    return [(name, content, about.get(name, VALIDATION)) for name, content in found]
 
 
 def mutate(draw: random.Random, content: bytes) -> bytes:
@@ -140,6 +148,7 @@ def mutate(draw: random.Random, content: bytes) -> bytes:
 def cases(seed: int) -> Iterator[tuple[Seen, str, bytes]]:
     """Sources with a mutated label file in them, or given by --labels; for ever."""
     draw, good = random.Random(seed), seeds()
+    kit_list = next(content for name, content, _ in good if name == KIT_LIST)
     while True:
         name, content, images = draw.choice(good)
         content = mutate(draw, content)
@@ -151,9 +160,13 @@ def cases(seed: int) -> Iterator[tuple[Seen, str, bytes]]:
             skip_missing=draw.random() < 0.5,
             label_col="label" if draw.random() < 0.1 else None,
         )
-        if hints.labels is None:
-            listing.add_file(name)
         read = {name: content}
+        if name == KIT_TABLE:
+            hints = Hints(skip_missing=True)
+            read[KIT_LIST] = kit_list
+        if hints.labels is None:
+            for path in read:
+                listing.add_file(path)
         yield (
             Seen(listing.sort(), "source", hints, lambda names, read=read: {n: read[n] for n in names}),
             name,

@@ -71,9 +71,7 @@ def labelled(out: Path) -> dict[str, dict[str, str]]:
 
 def measure(source: Path, folder: Path) -> dict[str, Any]:
     """Everything that is found."""
-    began = time.perf_counter()
     checked = prepare(source, folder / "checked", "--near-duplicates")
-    seconds = time.perf_counter() - began
     before = prepare(source, folder / "all", "--duplicates", "off", "--val", "0")
     counts = checked["counts"]
     problems = checked["problems"]
@@ -95,7 +93,6 @@ def measure(source: Path, folder: Path) -> dict[str, Any]:
             "inside_class": alike(problems, ""),
         },
         "report_bytes": (folder / "checked/report.html").stat().st_size,
-        "seconds_with_near_duplicates": round(seconds, 1),
     }
 
 

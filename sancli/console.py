@@ -170,10 +170,13 @@ class Bar:
     def advance(self, count: int = 1, *, extra: str = "") -> None:
         """Adds `count` to what is done; `extra` stands at the end of the line."""
         self.done += count
-        rate = f"{self.done / max(time.monotonic() - self.began, 1e-9):.1f} {self.unit}/s"
+        passed = max(time.monotonic() - self.began, 1e-9)
+        rate = f"{self.done / passed:.1f} {self.unit}/s"
         self.rich_bar.update(self.task, completed=self.done, rate=rate, extra=extra)
         if self.lines:
-            self._say_a_tenth(f"{self.what} {self.done}/{self.total} {rate} {extra}".rstrip())
+            left = passed * (self.total - self.done) / max(self.done, 1)
+            time_left = f", {duration(left)} left" if self.done < self.total else ""
+            self._say_a_tenth(f"{self.what} {self.done}/{self.total} {rate}{time_left} {extra}".rstrip())
 
     def _say_a_tenth(self, line: str) -> None:
         tenth, now = self.done * 10 // max(self.total, 1), time.monotonic()

@@ -59,7 +59,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = printable(error.filename or path)
+        where = printable(error.filename2 or error.filename or path)  # of a copy the first is its source
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(
                 f"no space to write {where}.",

@@ -138,6 +138,7 @@ def test_a_name_that_was_damaged_does_not_hide_an_image(refused, tmp_path):
         (b"Rar!\x1a\x07\x01\x00" + bytes(50), "looks like RAR"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(50), "looks like 7-Zip"),
         (b"\x1f\x8b\x08" + bytes(50), "a.zip is cut off or damaged"),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "looks like zstd"),
         (bytes(500), "looks like nothing but zeros"),
         (b"\1" * 500, "looks like nothing known"),
     ],

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 
@@ -70,3 +71,14 @@ def test_what_keeps_busy_turns_on_a_terminal_alone(capsys, monkeypatch):
     with console.busy("compiling"):
         pass
     assert "compiling" in console.people.file.getvalue()
+
+
+def test_a_log_gets_a_line_a_tenth_with_the_rate_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_INTERVAL", 0)
+    with console.progress("Reading", total=20, unit="files") as bar:
+        for _ in range(20):
+            bar.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert re.fullmatch(r"Reading 2/20 [\d.]+ files/s, [\d.]+ s left", lines[0])
+    assert re.fullmatch(r"Reading 20/20 [\d.]+ files/s", lines[-1])

@@ -45,6 +45,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         os.listdir(tmp_path / "gone")
 
 
+def test_of_a_copy_the_place_is_named_and_not_the_source(tmp_path):
+    with pytest.raises(StorageError, match="no space to write target"), storage_errors(tmp_path):
+        raise OSError(28, "No space left on device", "source", None, "target")
+
+
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
 def test_a_spreadsheet_sees_no_formula(tmp_path, value):
     write_csv(tmp_path / "a.csv", ["name", "number"], [[value, -1.5]])

@@ -1,11 +1,10 @@
 """ImageNet as it is downloaded: every form of its labels gives the same, and nothing is split or left out."""
 
 import csv
+import importlib
 import io
 import json
-import struct
 import tarfile
-import zlib
 from pathlib import Path
 
 import pytest
@@ -163,42 +162,20 @@ def test_the_same_image_twice_and_images_of_other_names():
     assert [problem.path for problem in found.left_out] == ["logo.png"]
 
 
-def matlab(pairs, *, order="<", packed=True, field="ILSVRC2012_ID"):
-    """A MAT-file of level 5 with synsets(:).ILSVRC2012_ID and .WNID, as MATLAB writes it."""
-
-    def element(kind, data):
-        return struct.pack(order + "II", kind, len(data)) + data + bytes(-len(data) % 8)
-
-    def array(kind, dims, data, label=b""):
-        return element(
-            14,
-            element(6, struct.pack(order + "II", kind, 0)) + element(5, struct.pack(order + "ii", *dims))
-            + element(1, label) + data,
-        )  # fmt: skip
-
-    fields = b"".join(text.encode().ljust(32, b"\0") for text in (field, "WNID", "words"))
-    small = struct.pack(order + "I", 4 << 16 | 5) + struct.pack(order + "i", 32)
-    values = b"".join(
-        array(6, (1, 1), element(9, struct.pack(order + "d", number)))
-        + array(4, (1, 9), element(4, wnid.encode("utf-16-le" if order == "<" else "utf-16-be")))
-        + array(4, (1, 3), element(16, b"cat"))
-        for number, wnid in pairs
-    )
-    whole = array(2, (len(pairs), 1), small + element(1, fields) + values, b"synsets")
-    if packed:
-        data = zlib.compress(whole)
-        whole = struct.pack(order + "II", 15, len(data)) + data
-    return b"MATLAB 5.0 MAT-file".ljust(124) + (b"\x00\x01IM" if order == "<" else b"\x01\x00MI") + whole
+@pytest.fixture
+def matlab(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    return importlib.import_module("mat_file").matlab
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_the_kits_own_table_is_read(order, packed):
+def test_the_kits_own_table_is_read(matlab, order, packed):
     content = matlab([(1, "n02119789"), (2, "n02100735"), (1001, "n00001740")], order=order, packed=packed)
     assert read_synsets(content, "meta.mat") == {1: "n02119789", 2: "n02100735"}
 
 
-def test_the_kits_own_table_counts_more_than_ours():
+def test_the_kits_own_table_counts_more_than_ours(matlab):
     table = matlab([(number, wnid) for number, wnid in zip(KIT, reversed(WNIDS), strict=True)])
     found = seen({KIT_NAME: lines(KIT), "data/meta.mat": table})
     assert [image.label for image in found.images] == [*reversed(WNIDS)]
@@ -207,10 +184,15 @@ def test_the_kits_own_table_counts_more_than_ours():
 
 
 @pytest.mark.parametrize("cut", [0, 50, 127, 130, 200, 300, -1])
-def test_a_damaged_table_of_the_kit_is_refused(cut):
+def test_a_damaged_table_of_the_kit_is_refused(matlab, cut):
     content = matlab([(number, wnid) for number, wnid in zip(KIT, WNIDS, strict=True)])[:cut]
     with pytest.raises(DataError, match=r"meta.mat is not the meta.mat of ImageNet's development kit"):
         read_synsets(content, "meta.mat")
+
+
+def test_a_table_of_other_classes_is_refused(matlab):
+    with pytest.raises(DataError, match="it calls class 5 'n00000001'"):
+        read_synsets(matlab([(5, "n00000001")]), "meta.mat")
 
 
 def test_lists_of_other_things_are_no_labels():

@@ -7,6 +7,7 @@ import pytest
 from folders import fill
 
 from sancli.data.listing import Listing, parents
+from sancli.data.preparation.groups import grouped
 from sancli.data.preparation.labels.matching import Images, unsafe
 from sancli.data.preparation.labels.table import read_table
 from sancli.data.preparation.layouts import Hints, LabelFile, Seen, recognise
@@ -147,6 +148,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(text, line, words):
         (b"\n\n \n", "holds nothing but empty lines"),
         (b"PK\x03\x04" + b"x" * 99, "looks like zip"),
         (b"%PDF-1.4", "looks like PDF"),
+        (b"\x1f\x8b\x08", "unpack it, and name the file with the labels"),
         (b"<!DOCTYPE html><html>", "looks like HTML"),
         (b"name,value\nx,1\n", "no columns known for image and label"),
         (b"image,label,label\n1.jpg,a,b\n", "two columns called label"),
@@ -246,6 +248,13 @@ def test_a_table_named_for_a_split_means_the_images_in_its_folder():
     found = placed({"train.csv": "id,label\n1,cat\n2,dog\n"}, paths)
     assert found["train/1.jpg"] == (None, "cat")
     assert found["test/1.jpg"] == ("unlabelled", None)
+
+
+def test_a_column_tells_the_groups():
+    text = "image_id,lesion,dx\n1,A,nv\n2,A,mel\n3,,nv\n"
+    found = seen({"meta.csv": text}, group_by="lesion")
+    assert [image.group for image in found.images] == ["A", "A", None, None]
+    assert grouped(found.images, "lesion") == found.images
 
 
 def test_a_column_for_each_class_is_read_too():

@@ -136,6 +136,14 @@ def test_split_folders_without_class_folders_are_not_taken_for_classes():
     assert "look like splits, but hold no class folders" in refusal("train/cat.1.jpg", "test/2.jpg")
 
 
+def test_masks_beside_images_are_no_class():
+    words = refusal("images/a_1.jpg", "annotations/trimaps/a_1.png", "images/b_1.jpg")
+    assert "the folders images and annotations in photos do not look like classes" in words
+    assert "san prepare photos/images" in words
+    assert seen("images/1.jpg", "masks/1.png", wanted="folders")[0] == "folders"
+    assert seen("images/1.jpg", "masks/1.png", "cat/1.png")[0] == "folders"
+
+
 def test_two_folders_for_one_split_are_refused():
     assert "val and valid both stand for val" in refusal("train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
 

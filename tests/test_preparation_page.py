@@ -164,6 +164,21 @@ def test_equal_input_gives_equal_bytes_by_every_way(san, place):
     assert Page("a/report.html").uris == Page("c/report.html").uris == Page("d/report.html").uris
 
 
+@pytest.mark.parametrize("options", [(), ("--resize", "2"), ("--near-duplicates",)])
+def test_pictures_of_any_shape_have_their_place(san, place, options):
+    if "--near-duplicates" in options:
+        pytest.importorskip("imagehash")
+    shapes = [(1, 1), (2, 1), (1, 2000), (3000, 3), (7, 5), (301, 299)]
+    fill(
+        "odd",
+        {f"{name}/{w}x{h}.png": picture(w + ord(name), size=(w, h)) for name in "ab" for w, h in shapes},
+    )
+    outcome = san("prepare", "odd", "out", "--val", "0", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert len(Page("out/report.html").titles) == 12
+    assert san("prepare", "--check", "out").code == 0
+
+
 def test_a_dry_run_writes_no_page(san, place):
     fill("pets", class_tree("cat", "dog"))
     assert san("prepare", "pets", "out", "--dry-run").code == 0
@@ -202,6 +217,22 @@ def test_the_page_stays_small_however_many_classes():
         assert min(classes, MOST_ROWS) * count * side**2 <= SHEET_PIXELS
     assert sheet_of(6) == (12, 128)
     assert sheet_of(1000) == (2, 44)
+
+
+def test_many_duplicates_and_faults_are_counted_and_some_shown(san, place):
+    tree = class_tree("cat", count=22) | class_tree("dog", count=2, start=500)
+    tree |= {f"cat/copy-{i}.png": i for i in range(22)} | {f"cat/more-{i}.png": 0 for i in range(3)}
+    fill("pets", tree | {f"cat/bad-{i}.jpg": b"x" for i in range(9)})
+    san("prepare", "pets")
+    page = Page("data/pets/report.html")
+    assert (
+        "Copies inside a class: 22 sets The same file more than once: it would count double. The first 19;"
+        in page.words
+    )
+    assert "not an image: 9 files" in page.words
+    assert "The first 7; problems.csv has all." in page.words
+    assert "and 1 more" in page.words
+    assert page.source.count('<figure class="shot">') == 40 + 7
 
 
 def test_before_and_after_are_what_training_does():

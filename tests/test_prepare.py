@@ -292,7 +292,12 @@ def test_an_interruption_leaves_nothing(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    for module, step in ((task, "scan_files"), (writing, "place_files"), (writing, "write_prepared")):
+    for module, step in (
+        (task, "scan_files"),
+        (writing, "place_files"),
+        (writing, "write_prepared"),
+        (task, "write_report"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(module, step, interrupt)
             with pytest.raises(KeyboardInterrupt):

@@ -47,9 +47,9 @@ def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(san, place
         process.communicate()
     took, rand, killed = time.monotonic() - began, random.Random(0), 0
     Path("data/a").rename("once")
-    for _ in range(kills):
+    for number in range(kills):
         if rand.random() < 0.5 and Path("data/a").exists():
-            Path("data/a").rename(f"gone-{killed}")  # else there is nothing to do for it
+            Path("data/a").rename(f"gone-{number}")  # else there is nothing to do for it
         with start(archive) as process:
             time.sleep(rand.uniform(0.2, 1) * took)
             process.kill()

@@ -12,7 +12,7 @@ import zlib
 import pytest
 from folders import add_to_tar, class_tree, contents, fill_tar, picture
 
-from sancli.data.preparation.archives import budget
+from sancli.data.preparation.archives import budget, list_archive
 from sancli.data.prepared import open_prepared
 
 TREE = class_tree("cat", "dog")
@@ -146,6 +146,18 @@ def test_a_damaged_header_in_the_middle_is_not_the_end(refused, tmp_path):
     assert f"there is no header at byte {at:,}" in refused(path)
 
 
+def test_a_damaged_first_header_is_a_damaged_tar(refused, tmp_path):
+    path = fill_tar(tmp_path / "a.tar", TREE)
+    path.write_bytes(b"d" + path.read_bytes()[1:])
+    assert "the header of its first member is damaged" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["BZh9/1.png", "BM/1.png", "Rar!/1.png"])
+def test_a_first_name_that_begins_as_another_format(tmp_path, name):
+    path = fill_tar(tmp_path / "a.tar", {name: 1} | TREE)
+    assert list_archive(path).listing.images[0] == name
+
+
 def test_what_follows_the_end_is_not_passed_over(refused, tmp_path):
     one, other = fill_tar(tmp_path / "1.tar", TREE), fill_tar(tmp_path / "2.tar", {"cow/1.png": 9})
     (tmp_path / "a.tar").write_bytes(one.read_bytes() + other.read_bytes())
@@ -207,9 +219,9 @@ def header(name, size, kind=tarfile.REGTYPE):
 def test_headers_that_hang_or_fill_tarfile_are_refused_at_once(refused, tmp_path, data, packed):
     path = tmp_path / "a.tar"
     path.write_bytes(gzip.compress(data) if packed else data)
-    began = time.monotonic()
+    began = time.process_time()
     refused(path)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_sizes_of_the_pax_format_are_held_to(refused, tmp_path):

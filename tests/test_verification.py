@@ -2,20 +2,31 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from folders import class_tree, contents, fill, fill_zip
 
+from sancli.config import PrepareConfig
 from sancli.data.preparation.threads import in_threads
+from sancli.tasks import prepare as task
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Prepared once: 16 training and 4 validation images, by copies."""
+    root = tmp_path_factory.mktemp("prepared")
+    source = fill(root / "pets", class_tree("cat", "dog", count=10))
+    task.run(PrepareConfig(source=source, out=root / "data/pets", link="copy"))
+    return root
 
 
 @pytest.fixture
-def pets(san, tmp_path, monkeypatch):
-    """A prepared folder of 16 training and 4 validation images, by copies."""
+def pets(prepared, tmp_path, monkeypatch):
+    """A copy of it, to change."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    fill("pets", class_tree("cat", "dog", count=10))
-    assert san("prepare", "pets", "--link", "copy").code == 0
     return Path("data/pets")
 
 

@@ -115,8 +115,9 @@ def prepare(
     group_by: Annotated[
         str | None,
         typer.Option(
-            metavar="REGEX",
-            help="Images in whose paths it finds the same (one patient, one video) go to one split.",
+            metavar="REGEX|COLUMN",
+            help="Images in whose paths it finds the same (one patient, one video), or for which this column"
+            " of the table of labels says the same, go to one split.",
         ),
     ] = None,
     duplicates: Annotated[

@@ -31,7 +31,8 @@ class PrepareConfig(Config):
     """Share of the images, where the source brings no test split."""
     seed: int = 0
     group_by: str | None = None
-    """Images for which this expression finds the same in their paths go to one split together."""
+    """Images in whose paths this expression finds the same, or for which the column of this name in the table
+    of labels says the same, go to one split together."""
     duplicates: str = "drop"
     near_duplicates: bool = False
     """Pictures that look alike are looked for, and reported; none is dropped."""

@@ -30,6 +30,7 @@ MARKS: tuple[tuple[bytes, str], ...] = (  # bytes at the start of the file, and 
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"version https://git-lfs", "Git LFS pointer"),
     (b"\x1aE\xdf\xa3", "video (Matroska or WebM)"),
 )

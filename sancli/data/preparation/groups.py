@@ -15,7 +15,7 @@ EVALUATED = ("val", "test")
 
 
 def grouped(images: Sequence[Placed], expression: str) -> list[Placed]:
-    """The images with the group of each, which is what the expression finds in its path.
+    """The images with the group of each: what the expression finds in its path, if no column told it before.
 
     That is its group named `group`, or its first, or all that it finds; an image in which it finds nothing
     stands alone.
@@ -23,6 +23,8 @@ def grouped(images: Sequence[Placed], expression: str) -> list[Placed]:
     Raises:
         UsageError: It is no expression, or finds nothing anywhere.
     """
+    if any(image.group is not None for image in images):
+        return [*images]
     pattern = compiled("--group-by", expression)
     part = "group" if "group" in pattern.groupindex else min(1, pattern.groups)
     found = [pattern.search(image.path) for image in images]
@@ -31,7 +33,7 @@ def grouped(images: Sequence[Placed], expression: str) -> list[Placed]:
         raise UsageError(
             f"--group-by {expression} finds nothing in the path of any image.",
             why=f"the first are {some}.",
-            fix=r"try it on one of them; for scan/patient12_3.png it is 'patient\d+'",
+            fix=r"name a column of the table of labels; or for scan/patient12_3.png say 'patient\d+'",
         )
     return [
         replace(image, group=match[part] if match and match[part] is not None else None)

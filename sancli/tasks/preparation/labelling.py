@@ -23,6 +23,7 @@ def see(config: PrepareConfig, source: Source) -> Seen:
         label_col=config.label_col,
         split_col=config.split_col,
         label_regex=config.label_regex,
+        group_by=config.group_by,
         skip_missing=config.skip_missing,
     )
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ from sancli.report.pages.thumbnails import Equalized, Thumb, contrast, equalized
 from sancli.report.preparation import OVER_LIMIT, kind_of
 from sancli.tasks.preparation.writing import Written
 
-SIDE_PX = 112
-"""Of the pictures of duplicates and problems."""
-MOST_SETS, MOST_TWINS = 20, 6
-"""Of each kind of duplicates; and files of one set."""
-MOST_KINDS, MOST_PROBLEMS = 12, 8
+SIDE_PX = 100
+"""Of the pictures of duplicates and problems: 4.5 KB each in the page. All that are let in take 1.4 MB."""
+MOST_SHOTS, MOST_TWINS = 40, 4
+"""Files in all sets of one kind of duplicates; and in one set."""
+MOST_KINDS, MOST_PROBLEMS = 10, 7
 """Kinds of faults; and files with one of them."""
 EQUALIZED, EQUALIZED_PX = 4, 240
 """Pictures that show what equalization does, and their longer side."""
@@ -139,9 +140,15 @@ def draw_twins(shelf: Shelf, chosen: Selection, splits: dict[str, str]) -> dict[
     for identical, every in ((True, chosen.duplicates.twins), (False, chosen.near)):
         for kind in KINDS:
             if sets := [twins for twins in every if twins.kind == kind]:
-                groups = [draw_set(shelf, twins, splits, identical=identical) for twins in sets[:MOST_SETS]]
+                groups = [draw_set(shelf, twins, splits, identical=identical) for twins in first(sets)]
                 found[kind if identical else f"near_{kind}"] = Sets(groups, len(sets))
     return found
+
+
+def first(sets: Sequence[Twins]) -> list[Twins]:
+    """As many of the sets as the page has room for."""
+    sizes = accumulate(min(len(twins.pictures), MOST_TWINS) for twins in sets)
+    return [twins for twins, size in zip(sets, sizes, strict=True) if size <= MOST_SHOTS]
 
 
 def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str], *, identical: bool) -> Group:

@@ -4,7 +4,6 @@ Never `extractall`: regular members only, to names that are computed here, and b
 """
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,8 +52,9 @@ def list_archive(path: Path) -> Contents:
 
 def _look(path: Path, depth: int) -> Contents:
     contents, names, folders = Contents(path, depth=depth), Names(), []
-    with _reading(path) as passed:
-        for member in walk(path, depth=depth, passed=passed):
+    total = path.stat().st_size // MIB + 1
+    with progress(f"Reading {printable(path.name)}", total=total, unit="MiB") as bar:
+        for member in walk(path, depth=depth, reached=_Reached(bar)):
             ghost = any(map(is_ghost, member.name.split("/")))
             if member.is_folder:
                 folders += [] if ghost else [f"{member.name}/"]
@@ -69,22 +69,15 @@ def _look(path: Path, depth: int) -> Contents:
     return contents
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator["_Passed"]:
-    """A bar for bytes of a compressed tar; whatever else is looked through is quick."""
-    total = path.stat().st_size // MIB
-    with progress(f"Reading {printable(path.name)}", total=total, unit="MiB") as bar:
-        yield _Passed(bar)
+class _Reached:
+    """Moves a bar of MiB along with the place in a file; quick looks end without a line."""
 
-
-class _Passed:
     def __init__(self, bar: Bar) -> None:
-        self.bar, self.rest = bar, 0
+        self.bar = bar
 
-    def __call__(self, count: int) -> None:
-        whole, self.rest = divmod(self.rest + count, MIB)
-        if whole:
-            self.bar.advance(whole)
+    def __call__(self, place: int) -> None:
+        if place // MIB > self.bar.done:
+            self.bar.advance(place // MIB - self.bar.done)
 
 
 def unpack(contents: Contents, names: Collection[str], to: Path) -> dict[str, Path]:

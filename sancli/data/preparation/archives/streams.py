@@ -63,13 +63,10 @@ class Decompressed(io.RawIOBase):
         file: The compressed one.
         kind: One of the ENGINES.
         budget: Counts what comes out.
-        passed: Is told how many compressed bytes were read.
     """
 
-    def __init__(
-        self, file: BinaryIO, kind: str, budget: Budget, passed: Callable[[int], None] | None = None
-    ) -> None:
-        self.file, self.begin, self.budget, self.passed = file, ENGINES[kind], budget, passed
+    def __init__(self, file: BinaryIO, kind: str, budget: Budget) -> None:
+        self.file, self.begin, self.budget = file, ENGINES[kind], budget
         self.engine, self.waiting, self.ended = self.begin(), b"", False
 
     def readable(self) -> bool:
@@ -95,7 +92,7 @@ class Decompressed(io.RawIOBase):
                 self._next_stream()
                 continue
             data = b""
-            if self.engine.needs_input and not (data := self.waiting or self._input()):
+            if self.engine.needs_input and not (data := self.waiting or self.file.read(BUFFER_BYTES)):
                 raise EOFError("the compressed data end in the middle")
             self.waiting = self.waiting if not data else b""
             if out := self.engine.decompress(data, limit):
@@ -105,16 +102,10 @@ class Decompressed(io.RawIOBase):
     def _next_stream(self) -> None:
         """Begins the one that follows, behind any zeros that fill up; there may be none."""
         rest = self.engine.unused_data.lstrip(b"\0")
-        while not rest and (data := self._input()):
+        while not rest and (data := self.file.read(BUFFER_BYTES)):
             rest = data.lstrip(b"\0")
         self.ended, self.waiting = not rest, rest
         self.engine = self.begin()
-
-    def _input(self) -> bytes:
-        data = self.file.read(BUFFER_BYTES)
-        if self.passed:
-            self.passed(len(data))
-        return data
 
 
 class Counted(io.RawIOBase):

@@ -39,27 +39,26 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
-def walk(
-    path: Path, *, depth: int, passed: Callable[[int], None] | None = None, prefix: str = ""
-) -> Iterator[Member]:
+def walk(path: Path, *, depth: int, reached: Callable[[int], None] = lambda _: None) -> Iterator[Member]:
     """The members of an archive, each found safe before it is given, in the order of the archive.
 
     Args:
         path: The archive.
         depth: Archives inside archives are entered so deep; their members bear their names in front.
-        passed: Is told how many bytes of a compressed tar were read.
-        prefix: Stands in front of every name.
+        reached: Is told, at every member, where in the file that is.
 
     Raises:
         DataError: It is no archive, is damaged or encrypted, a bomb, or a member would be unsafe to unpack.
     """
     with path.open("rb") as file:
-        yield from _Walk(file, Budget(path), passed).members(file, str(path), prefix, depth)
+        for member in _Walk(file, Budget(path)).members(file, str(path), "", depth):
+            reached(file.tell())
+            yield member
 
 
 class _Walk:
-    def __init__(self, outermost: BinaryIO, budget: Budget, passed: Callable[[int], None] | None) -> None:
-        self.outermost, self.budget, self.passed = outermost, budget, passed
+    def __init__(self, outermost: BinaryIO, budget: Budget) -> None:
+        self.outermost, self.budget = outermost, budget
 
     def members(self, file: BufferedReader, label: str, prefix: str, depth: int) -> Iterator[Member]:
         try:
@@ -81,14 +80,15 @@ class _Walk:
     def _read(self, file: BufferedReader, label: str, stack: ExitStack) -> Iterator[Member]:
         head = _head(file)
         kind = what_is(head)
+        if is_tar(head):  # first: its first bytes are a name, which may begin as anything does
+            return tar_members(file)
         if kind in ENGINES:
-            passed = self.passed if file is self.outermost else None
-            unpacked = buffered(Decompressed(file, str(kind), self.budget, passed))
+            unpacked = buffered(Decompressed(file, str(kind), self.budget))
             if not is_tar(_head(unpacked)):
                 raise _no_archive(label, f"it is packed by {kind}, with no tar inside", kind)
             return tar_members(unpacked)
-        if is_tar(head):
-            return tar_members(file)
+        if kind == "tar":
+            raise damaged(label, "the header of its first member is damaged")
         if kind not in ("zip", None) or head.count(0) == len(head):
             raise _no_archive(label, kind or "nothing but zeros", kind)
         whole = file if file is self.outermost else stack.enter_context(_spooled(file))

@@ -29,7 +29,8 @@ def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
     infos = archive.infolist()
     budget.expect(sum(info.file_size for info in infos))
     file.seek(0)
-    if infos and all(info.header_offset for info in infos) and file.read(4) == LOCAL_HEADER:
+    first = min((info.header_offset for info in infos), default=0)
+    if first > 0 and file.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
         raise zipfile.BadZipFile("it is the table of an archive inside it, and its own is missing")
     _check_overlap(infos, archive.start_dir)
     _check_names(file, infos)

@@ -13,7 +13,7 @@ MAX_LABEL_BYTES = 200
 """A class becomes a folder, whose name has 255 bytes at the most on every disk."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One row."""
 
@@ -26,6 +26,8 @@ class Entry:
     label: str
     split: str | None
     """As the row has it."""
+    group: str | None = None
+    """What tells which images belong together, where a column does."""
 
     def where(self) -> str:
         """For people."""
@@ -60,19 +62,28 @@ def claim(
         near: Whether an image is likely to be meant, where a name can stand for several.
     """
     made = Claim(table, columns, error=table.error)
-    beside = table.name.rpartition("/")[0]
+    beside, known = table.name.rpartition("/")[0], set[str]()
     try:
         for row in table.rows:  # what stands before a mistake counts
             found = images.find(row.cells[columns.image], beside=beside)
-            made.entries.append(_entry(table, columns, row, found, near))
+            made.entries.append(_entry(row, found, table=table, columns=columns, near=near, known=known))
     except DataError as error:
         made.error = error
     return made
 
 
-def _entry(table: Table, columns: Columns, row: Row, found: list[str], near: Callable[[str], bool]) -> Entry:
+def _entry(
+    row: Row,
+    found: list[str],
+    *,
+    table: Table,
+    columns: Columns,
+    near: Callable[[str], bool],
+    known: set[str],
+) -> Entry:
     name, label = row.cells[columns.image], row.cells[columns.label]
     split = None if columns.split is None else row.cells[columns.split]
+    group = None if columns.group is None else row.cells[columns.group] or None
     if not name:
         raise wrong_line(
             table.name,
@@ -99,8 +110,10 @@ def _entry(table: Table, columns: Columns, row: Row, found: list[str], near: Cal
             why=f"there are {shown(found, most=3)}",
             fix="write the folders too, as in the first of them",
         )
-    check_label(table.name, row.line, label)
-    return Entry(table.name, row.line, name, found[0] if found else None, label, split)
+    if label not in known:
+        check_label(table.name, row.line, label)
+        known.add(label)
+    return Entry(table.name, row.line, name, found[0] if found else None, label, split, group)
 
 
 def check_label(name: str, line: int, label: str) -> None:

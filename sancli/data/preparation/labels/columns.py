@@ -27,12 +27,25 @@ class Columns:
     image: int
     label: int
     split: int | None
+    group: int | None = None
 
 
 def find_columns(
-    table: Table, *, image: str | None = None, label: str | None = None, split: str | None = None
+    table: Table,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
 ) -> Columns | None:
     """The columns that were asked for, or whose names are usual; None where image or label is not found.
+
+    Args:
+        table: Its header.
+        image: The name of that column; None: usual names are looked for. So for `label` and `split`.
+        label: As `image`.
+        split: As `image`.
+        group: A column of this very name tells the groups; there need be none.
 
     Raises:
         UsageError: A column that was asked for is not there, or is there twice.
@@ -45,7 +58,8 @@ def find_columns(
     )
     if places[0] is None or places[1] is None or places[0] == places[1]:
         return None
-    return Columns(places[0], places[1], places[2])
+    groups = table.header.index(group) if group in table.header else None
+    return Columns(places[0], places[1], places[2], groups)
 
 
 def find_image(table: Table, wanted: str | None) -> int | None:

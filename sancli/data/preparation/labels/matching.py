@@ -41,7 +41,10 @@ class Images:
         """
         name = _composed(name.replace("\\", "/").removeprefix("./"))
         found = self._by_name.get(name.rpartition("/")[2], [])
-        found = [path for path in found if _ends(path, name)]
+        if "/" in name:
+            found = [path for path in found if _ends(path, name)]
+        if len(found) < 2:
+            return found
         for folder in (beside, ""):
             whole = _composed(f"{folder}/{name}" if folder else name)
             if exact := [path for path in found if whole in (_composed(path), _stem(_composed(path)))]:

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from sancli.data.imagenet import names
 from sancli.errors import DataError
 
 HEADER_BYTES = 128
@@ -76,8 +77,8 @@ def _structs(kind: int, data: bytes, order: str) -> Iterator[list[dict[str, byte
             (length,) = struct.unpack_from(order + "i", parts[3])
             if length <= 0:
                 raise ValueError("its fields have no names")
-            names = [parts[4][at : at + length].split(b"\0")[0] for at in range(0, len(parts[4]), length)]
-            fields = [name.decode("latin-1") for name in names]
+            labels = [parts[4][at : at + length].split(b"\0")[0] for at in range(0, len(parts[4]), length)]
+            fields = [name.decode("latin-1") for name in labels]
             values = parts[5:]
             yield [
                 dict(zip(fields, values[at : at + len(fields)], strict=True))
@@ -91,9 +92,13 @@ def _numbers(rows: list[dict[str, bytes]], order: str) -> dict[int, str]:
         key = next((key for key in IDS if key in row), None)
         if key is None or "WNID" not in row:
             return {}
-        number, wnid = int(_array(row[key], order)[0]), _array(row["WNID"], order)
-        if 1 <= number <= 1000:  # above stand the inner nodes of WordNet
-            found[number] = "".join(map(chr, map(int, wnid)))
+        number = int(_array(row[key], order)[0])
+        wnid = "".join(map(chr, map(int, _array(row["WNID"], order))))
+        if not 1 <= number <= 1000:  # above stand the inner nodes of WordNet
+            continue
+        if wnid not in names():
+            raise ValueError(f"it calls class {number} {wnid[:20]!r}, and the challenge has no such wnid")
+        found[number] = wnid
     return found
 
 

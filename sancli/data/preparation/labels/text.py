@@ -9,23 +9,12 @@ from sancli.errors import DataError, printable
 
 MAX_BYTES = 256 * 2**20
 """The labels of all 14 million images of ImageNet would fit."""
-NO_TEXT = (
-    "zip",
-    "PDF",
-    "HTML",
-    "XML",
-    "gzip",
-    "bzip2",
-    "xz",
-    "RAR",
-    "7-Zip",
-    "JPEG",
-    "PNG",
-    "Git LFS pointer",
-)
+ARCHIVES = ("gzip", "bzip2", "xz", "tar", "RAR", "7-Zip")
+NO_TEXT = ("zip", "PDF", "HTML", "XML", "JPEG", "PNG", "Git LFS pointer", *ARCHIVES)
 SHOWN = 60
 """Characters of a cell that an error repeats."""
 ADVICE = {
+    **dict.fromkeys(ARCHIVES, "unpack it, and name the file with the labels that is in it."),
     "zip": "if it is a spreadsheet (.xlsx, .ods), save it as CSV; if it is a zip, unpack it.",
     "HTML": "download it again, and look at what was saved: this is a page of the site.",
     "Git LFS pointer": "fetch the file itself: git lfs pull",

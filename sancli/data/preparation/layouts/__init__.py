@@ -28,6 +28,11 @@ LAYOUTS: dict[str, Callable[[Seen], Layout | None]] = {  # the first that fits i
     "names": names,
     "folders": folders,
 }
+PICTURES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "inputs", "data")
+DRAWINGS = {  # what others keep beside their images
+    *("annotations", "annotation", "labels", "label", "masks", "mask", "trimaps", "segmentations"),
+    *("segmentation", "segmentationclass", "ground_truth", "groundtruth", "gt", "bboxes", "depth"),
+}
 BY_FOLDER = ("intel", "splits", "folders")
 
 
@@ -42,6 +47,7 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
         if found := LAYOUTS[name](seen):
             if wanted == "auto" and name == "folders":
                 _check_no_splits(found, seen.source)
+                _check_no_drawings(found, seen.source)
             if wanted != "auto":  # what folders are named does not count then
                 found.why = f"--layout {wanted} says so" + ("" if name in BY_FOLDER else f"; {found.why}")
             return found
@@ -100,6 +106,19 @@ def _check_no_splits(found: Layout, source: str) -> None:
             f"the folders {' and '.join(named)} in {source} look like splits, but hold no class folders.",
             why=f"the images of a class belong into a folder of their own, as in {named[0]}/cat/1.jpg.",
             fix=f"sort them so; or say --layout folders if {' and '.join(named)} are classes.",
+        )
+
+
+def _check_no_drawings(found: Layout, source: str) -> None:
+    """Folders images and masks would become classes too."""
+    names = {str(image.label) for image in found.images}
+    drawn = sorted(name for name in names if name.lower() in DRAWINGS)
+    shown = sorted(name for name in names if name.lower() in PICTURES)
+    if drawn and shown and len(drawn) + len(shown) == len(names):
+        raise DataError(
+            f"the folders {' and '.join([*shown, *drawn])} in {source} do not look like classes.",
+            why=f"{drawn[0]} seems to hold what was drawn or written about the images in {shown[0]}.",
+            fix=f"san prepare {source}/{shown[0]}; or say --layout folders if they are classes.",
         )
 
 

@@ -76,7 +76,13 @@ def _claim(seen: Seen, table: Table, images: Images) -> Claim | None:
         UsageError: It has not the columns that were asked for.
     """
     hints = seen.hints
-    columns = find_columns(table, image=hints.image_col, label=hints.label_col, split=hints.split_col)
+    columns = find_columns(
+        table,
+        image=hints.image_col,
+        label=hints.label_col,
+        split=hints.split_col,
+        group=hints.group_by,
+    )
     if columns is None and not (hints.label_col or hints.split_col):
         table = from_one_hot(table, hints.image_col) or table
         columns = find_columns(table, image=hints.image_col)

@@ -15,7 +15,7 @@ DIGITS = "0123456789"
 """At the end of a folder's name, such as Kaggle's test1 and COCO's train2017."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """An image of the source, and what its place says about it."""
 
@@ -70,6 +70,8 @@ class Hints:
     label_col: str | None = None
     split_col: str | None = None
     label_regex: str | None = None
+    group_by: str | None = None
+    """Where a table has such a column, its values are the groups."""
     skip_missing: bool = False
 
 
@@ -96,7 +98,8 @@ def split_of(name: str) -> str | None:
 
 def splits_by_folder(paths: Sequence[str]) -> list[str | None]:
     """The split of each image by a folder above it; None for all, unless every one has such a folder."""
-    splits = [split_above(path) for path in paths]
+    known = {folder: split_above(f"{folder}/") for folder in {path.rpartition("/")[0] for path in paths}}
+    splits = [known[path.rpartition("/")[0]] for path in paths]
     if None in splits or "train" not in splits or len(set(splits)) == 1:
         return [None] * len(splits)
     return splits

@@ -1,6 +1,6 @@
 """Layout csv: a table says what each image shows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sancli.console import plural
@@ -31,9 +31,7 @@ def csv(seen: Seen) -> Layout | None:
     entries = _agreed(_with_splits(claims, asked=seen.hints.split_col is not None))
     found = Layout("csv", _why(claims, entries))
     found.label_files = {one.table.name: one.table.sha256 for one in claims}
-    for path in seen.listing.images:
-        entry = entries.get(path)
-        found.images.append(unlabelled(path) if entry is None else Placed(path, entry.label, entry.split))
+    found.images = [_placed(path, entries.get(path)) for path in seen.listing.images]
     found.left_out = [
         Problem(entry.name, f"labelled but not there: {entry.where()}", "skipped")
         for one in claims
@@ -42,6 +40,12 @@ def csv(seen: Seen) -> Layout | None:
     ]
     found.notes = [*_notes(claims, len(seen.listing.images) - len(entries)), *map(_passed_over, unread)]
     return found
+
+
+def _placed(path: str, entry: Entry | None) -> Placed:
+    if entry is None:
+        return unlabelled(path)
+    return Placed(path, entry.label, entry.split, entry.group)
 
 
 def _check_missing(claims: list[Claim], images: list[str], *, skip: bool) -> None:
@@ -107,11 +111,15 @@ def _with_splits(claims: list[Claim], *, asked: bool) -> list[Entry]:
     if claims[0].columns.split is not None:
         splits = [split_of(str(entry.split)) for entry in entries]
         if None not in splits:
-            return [replace(entry, split=split) for entry, split in zip(entries, splits, strict=True)]
+            return _given(entries, splits)
         if asked:
             raise _no_split(entries[splits.index(None)])
-    splits = splits_by_folder([str(entry.path) for entry in entries])
-    return [replace(entry, split=split) for entry, split in zip(entries, splits, strict=True)]
+    return _given(entries, splits_by_folder([str(entry.path) for entry in entries]))
+
+
+def _given(entries: list[Entry], splits: Sequence[str | None]) -> list[Entry]:
+    pairs = zip(entries, splits, strict=True)
+    return [entry if entry.split == split else replace(entry, split=split) for entry, split in pairs]
 
 
 def _no_split(entry: Entry) -> DataError:
