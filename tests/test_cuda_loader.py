@@ -396,3 +396,9 @@ def test_the_real_cupy_has_all_of_it():
         for attribute in vars(part) if isinstance(part, SimpleNamespace) else ():
             assert hasattr(getattr(cupy.cuda, name), attribute), f"cupy.cuda.{name}.{attribute}"
     assert {"RawModule", "__version__"} <= set(dir(cupy))
+
+
+def test_every_operator_has_cuda_kernels():
+    """Or else a family is not imported by sancli/ops/cuda/__init__.py."""
+    registry = importlib.import_module("sancli.ops.registry")
+    assert set(registry.implemented("CUDA")) == set(registry._plain)
