@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> Figures:
     worker = Worker({name: stage for name, (stage, _) in STAGES.items()})
     result: Figures = {"stages": {}}
     for name in dict.fromkeys(("environment", *options.stages)):
-        seconds = min(STAGES[name][1], TOTAL_S - (time.time() - began))
+        left = TOTAL_S * settings.patience - (time.time() - began)
+        seconds = min(STAGES[name][1] * settings.patience, left)
         if seconds <= 0:
             result["stages"][name] = {"status": "left out: no time is left", "seconds": 0}
             continue
