@@ -237,6 +237,7 @@ def test_an_operator_whose_kernel_fails_is_done_by_plain_pytorch(monkeypatch):
     registry = importlib.import_module("sancli.ops.registry")
     made = []
     monkeypatch.setattr(registry.library, "impl", lambda name, function, key: made.append(function))
+    monkeypatch.setattr(registry, "_implemented", {})
 
     def failing(*_):
         raise UnavailableError("no")
