@@ -27,7 +27,6 @@ ARCHS = ("sm_75", "sm_80", "sm_90", "sm_120")
 TYPES = ("float32", "float16", "bfloat16", "float64")
 ARITHMETIC = ("FFMA", "DFMA", "HMMA")
 """Instructions that do the kernels' work; the others only bring the numbers to them."""
-WORTH_NOTING = 0.02
 Figures = dict[str, Any]
 
 
@@ -74,9 +73,9 @@ def budget(rows: list[Figures]) -> Budget:
     """What is held to."""
     held: Budget = {}
     for row in rows:
-        mix = {name: round(row["instructions"].get(name, 0), 2) for name in ARITHMETIC}
+        mix = {name: round(row["instructions"].get(name, 0), 3) for name in ARITHMETIC}
         figures = {key: row[key] for key in ("registers", "stack", "shared")}
-        figures |= {name: share for name, share in mix.items() if share >= WORTH_NOTING}
+        figures |= {name: share for name, share in mix.items() if share}
         held.setdefault(row["arch"], {}).setdefault(row["type"], {})[row["kernel"]] = figures
     return held
 

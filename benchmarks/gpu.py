@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> Figures:
     worker = Worker({name: stage for name, (stage, _) in STAGES.items()})
     result: Figures = {"stages": {}}
     for name in dict.fromkeys(("environment", *options.stages)):
-        seconds = min(STAGES[name][1], TOTAL_S - (time.time() - began))
+        left = TOTAL_S * settings.patience - (time.time() - began)
+        seconds = min(STAGES[name][1] * settings.patience, left)
         if seconds <= 0:
             result["stages"][name] = {"status": "left out: no time is left", "seconds": 0}
             continue
@@ -144,10 +145,18 @@ def headline(result: Figures) -> Figures:
         "times_as_fast_as_the_authors_graph": {
             name: of["times_as_fast"] for name, of in result.get("authors", {}).items()
         },
-        "wrong": [
-            wrong for row in result.get("correctness", {}).get("operators", []) for wrong in row["wrong"]
-        ],
+        "wrong": list(wrong(result)),
     }
+
+
+def wrong(result: Figures) -> Iterator[str]:
+    """Everything that is not as it has to be."""
+    for how in ("cold", "warm"):
+        yield from result.get("compilation", {}).get(how, {}).get("wrong", [])
+    for row in result.get("correctness", {}).get("operators", []):
+        yield from row["wrong"]
+    for stage in ("streams", "graphs", "large"):
+        yield from (f"{stage}: {name}" for name, same in result.get(stage, {}).items() if same is False)
 
 
 def lines(result: Figures) -> Iterator[str]:
@@ -168,7 +177,7 @@ def lines(result: Figures) -> Iterator[str]:
     for name, ratio in headline(result)["train_ratio"].items():
         required, aim = REQUIRED[name]
         yield f"training against ResNet-50: {name} {ratio:.2f}; required {required}, aimed at {aim}"
-    yield from (f"WRONG: {wrong}" for wrong in headline(result)["wrong"])
+    yield from (f"WRONG: {what}" for what in wrong(result))
     yield from (f"{name:12} {of['seconds']:6.1f} s  {of['status']}" for name, of in result["stages"].items())
 
 

@@ -4,6 +4,7 @@ NVRTC, which torch brings on Linux, compiles; cuobjdump and nvdisasm, which Trit
 What was compiled once is kept: source, kernels, architecture and compiler make its name.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from typing import Any
 from sancli.files import cache_folder, write_text
 
 Figures = dict[str, Any]
+FORMAT = "1"
+"""Of what is kept: it changes with what is read out of a cubin."""
 TOGETHER = 12
 """Kernels in one program: nvdisasm takes 0.6 s to start, and all that wait for one program wait long."""
 ADDED = ("-ftz=true", "-default-device")
@@ -55,7 +59,7 @@ class Program:
 
     def key(self) -> str:
         """Changes with everything that decides the result."""
-        parts = (self.text, *self.kernels, self.arch, *self.options, version(), Path(__file__).read_text())
+        parts = (self.text, *self.kernels, self.arch, *self.options, version(), FORMAT)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -188,7 +192,10 @@ def module() -> Any:
 
 @functools.cache
 def version() -> str:
-    """Of NVRTC."""
+    """Of NVRTC: of its package, as NVRTC itself does not say which of 13.0's releases it is."""
+    for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
     return ".".join(map(str, module().nvrtcVersion()[1:]))
 
 

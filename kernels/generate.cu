@@ -10,13 +10,7 @@
 //
 // Here one thread makes one number: any K, R, G and map. The check for generate_tiled.cu and generate_mma.cu, and the
 // way of maps smaller than the reach, whose border bounces more than once.
-#include "common.cuh"
-
-// Never swallows what is not a number.
-template <typename A>
-__device__ __forceinline__ A relu(A x) {
-  return x < 0 ? A(0) : x;
-}
+#include "patches.cuh"
 
 template <typename T>
 __global__ void generate_forward_naive(const T* __restrict__ query, int query_stride, const T* __restrict__ key,

@@ -237,6 +237,7 @@ def test_an_operator_whose_kernel_fails_is_done_by_plain_pytorch(monkeypatch):
     registry = importlib.import_module("sancli.ops.registry")
     made = []
     monkeypatch.setattr(registry.library, "impl", lambda name, function, key: made.append(function))
+    monkeypatch.setattr(registry, "_implemented", {})
 
     def failing(*_):
         raise UnavailableError("no")
@@ -396,3 +397,9 @@ def test_the_real_cupy_has_all_of_it():
         for attribute in vars(part) if isinstance(part, SimpleNamespace) else ():
             assert hasattr(getattr(cupy.cuda, name), attribute), f"cupy.cuda.{name}.{attribute}"
     assert {"RawModule", "__version__"} <= set(dir(cupy))
+
+
+def test_every_operator_has_cuda_kernels():
+    """Or else a family is not imported by sancli/ops/cuda/__init__.py."""
+    registry = importlib.import_module("sancli.ops.registry")
+    assert set(registry.implemented("CUDA")) == set(registry._plain)

@@ -1,16 +1,21 @@
-"""Blocks of the networks, all of whose operators run as CUDA kernels: forward, backward, mixed types."""
+"""Blocks of the networks, all of whose operators run as CUDA kernels: as near to float64 as plain PyTorch."""
 
 import copy
+import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from sancli.model.san import Bottleneck
+from sancli.ops import registry
 
 pytestmark = pytest.mark.slow  # a minute to compile
 
 RELATIONS = {"patchwise": "concatenation", "pairwise": "subtraction"}
 PLANES = {64: 3, 256: 7}  # of the first two stages, and their footprints
+# What a difference may be beside three times that of plain PyTorch in the same types: another order of sums.
+ROUNDING = {None: 1e-5, torch.bfloat16: 2e-2}
 
 
 def block(attention, planes):
@@ -21,51 +26,54 @@ def block(attention, planes):
     return made.to(memory_format=torch.channels_last)
 
 
+@contextmanager
+def plain_pytorch():
+    """In the place of whatever runs the operators."""
+    library = torch.library.Library("san", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there was another one
+        for name in registry.implemented("CUDA"):
+            library.impl(name, registry.by_itself(registry.definition(name)), "CPU")
+    yield
+    library._destroy()
+
+
 def run(network, x, seed, dtype=None):
-    """The output, and gradients of the input and all parameters."""
+    """The output, gradients of the input and all parameters, and running statistics."""
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         y = network(x)
     gradients = torch.autograd.grad((y * seed.to(y)).sum(), [x, *network.parameters()])
-    return [y, *gradients, *network.buffers()]
+    buffers = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
+    names = "y", "x", *(name for name, _ in network.named_parameters())
+    return dict(zip(names, (y.detach(), *gradients), strict=True)) | buffers
 
 
-def largest_difference(got, wanted):
-    """As a share of the largest value; gradients that are 0 but for rounding are held to the others."""
-    floor = max(float(b.double().abs().max()) for b in wanted) * 1e-3
-    return max(
-        float((a.double() - b.double()).abs().max()) / max(float(b.double().abs().max()), floor)
-        for a, b in zip(got, wanted, strict=True)
-        if a.is_floating_point()
-    )
+def differences(got, exact):
+    """Of each tensor, as a share of its largest value; those that are 0 but for rounding, of the others'."""
+    floor = max(float(b.abs().max()) for b in exact.values()) * 1e-3
+    return {
+        name: float((got[name].double() - b).abs().max()) / max(float(b.abs().max()), floor)
+        for name, b in exact.items()
+    }
 
 
 @pytest.mark.parametrize("attention", RELATIONS)
 @pytest.mark.parametrize("planes", PLANES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_block_is_what_it_is_in_float64(emulated_operators, attention, planes, dtype, tolerance, training):
+def test_a_block_in_cuda_is_as_near_to_float64_as_plain_pytorch(
+    emulated_operators, attention, planes, dtype, training
+):
     network = block(attention, planes).train(training)
-    exact = copy.deepcopy(network).double()
     x, seed = torch.randn(2, planes, 9, 7), torch.randn(2, planes, 9, 7)
     x = x.contiguous(memory_format=torch.channels_last)
+    with plain_pytorch():
+        exact = run(copy.deepcopy(network).double(), x.double(), seed.double())
+        plain = differences(run(copy.deepcopy(network), x, seed, dtype), exact)
     with emulated_operators.rehearsal():
         run(copy.deepcopy(network), x, seed, dtype)
     emulated_operators.launches.clear()
-    got = run(network, x, seed, dtype)
-    kernels = {kernel.partition("<")[0] for kernel, *_ in emulated_operators.launches}
-    assert len(kernels) > 5
-    assert largest_difference(got, run_exactly(exact, x, seed)) < tolerance
-
-
-def run_exactly(network, x, seed):
-    """In plain PyTorch: the definition."""
-    from sancli.ops import registry
-
-    library = torch.library.Library("san", "IMPL")
-    for name in registry.implemented("CUDA"):
-        library.impl(name, registry.by_itself(registry.definition(name)), "CPU", allow_override=True)
-    try:
-        return run(network, x.double(), seed.double())
-    finally:
-        library._destroy()
+    for name, difference in differences(run(network, x, seed, dtype), exact).items():
+        assert difference <= 3 * plain[name] + ROUNDING[dtype], name
+    assert len({kernel for kernel, *_ in emulated_operators.launches}) >= 10

@@ -258,9 +258,9 @@ def attended_part(index):
         ("generate_mma.cu", "o <= K * K; o += SPLITS", "o < K * K; o += SPLITS", generate_only),
         ("generate_mma.cu", "2 * (size - 1) - i) - o + REACH", "2 * size - 1 - i) - o + REACH", map_only),
         ("generate_mma.cu", "there ? tile +", "true ? tile +", map_only),
-        ("attend.cu", "__syncthreads();  // the other warp", "// the other warp", lambda: attended_part(1)),
+        ("attend_hidden.cu", "__syncthreads();  // the other warp", "// the other", lambda: attended_part(1)),
         ("attend.cu", "<= width - 2 :", "<= width - 1 :", lambda: attended_part(2)),
-        ("attend.cu", "s < static_cast<int>(gridDim.x)", "true", lambda: attended_part(3)),
+        ("attend_hidden.cu", "s < static_cast<int>(gridDim.x)", "true", lambda: attended_part(3)),
         ("attend.cu", "if (y >= height || x >= width) continue;", "", lambda: attended_part(0)),
     ],
 )  # fmt: skip

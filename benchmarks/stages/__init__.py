@@ -33,6 +33,8 @@ class Settings:
     rounds: int = 5
     calls: int = 5
     """Steps in a row in each round."""
+    patience: float = 1.0
+    """Times the limits of time of the stages."""
 
 
 SMALL = Settings(
@@ -46,6 +48,7 @@ SMALL = Settings(
     batches=(2,),
     rounds=1,
     calls=1,
+    patience=10.0,
 )
 """To try the program on a CPU: its figures mean nothing."""
 

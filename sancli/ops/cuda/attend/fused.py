@@ -1,4 +1,4 @@
-"""Convolution and aggregation in one by kernels/attend.cu: 16-bit types, the weights never in memory.
+"""Convolution and aggregation in one by kernels/attend*.cu: 16-bit types, the weights never in memory.
 
 Shapes: hidden [N, G, H, W]; value [N, 8 G, H, W]; weight [G * K * K, G], offsets inside groups, as published.
 """
@@ -85,7 +85,7 @@ def _hidden_backward(
     grad_bias = hidden.new_empty(sums.shape[:-1], dtype=torch.float32)
     grad_hidden = hidden.new_empty(slices, images, height, width, groups, dtype=torch.float32)
     loader.launch(
-        SOURCE, f"attend_backward_hidden<{loader.ctype(value.dtype)}, {k}, {groups}>",
+        "attend_hidden.cu", f"attend_backward_hidden<{loader.ctype(value.dtype)}, {k}, {groups}>",
         (shares, slices), (THREADS,),
         *placed(grad, 8), *placed(hidden, 8), *placed(value, 8),
         arranged(weight, value.dtype, _backward_order, k), grad_hidden, sums, grad_bias,
