@@ -31,6 +31,7 @@ def pytest_configure():
         threads = max(1, (os.cpu_count() or 1) // processes)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the commands that tests start
         torch.set_num_threads(threads)
+        console.people.width = console.results.width = 300  # they start with COLUMNS=80
 
 
 @pytest.fixture(scope="session", autouse=True)
