@@ -144,7 +144,7 @@ def check_splits(prepared: Prepared, train: list[Sample], val: list[Sample]) -> 
                 why="a run learns from train, and chooses its best epoch by val.",
                 fix="prepare the data again, with a larger --val."
                 if split == "val"
-                else "prepare more images.",
+                else "prepare a source with training images.",
             )
         present = {sample.label for sample in samples}
         if missing := [name for label, name in enumerate(prepared.classes) if label not in present]:
