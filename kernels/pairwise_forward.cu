@@ -17,7 +17,8 @@ __global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, 
   Owners<L> owners{room.take<Pixel>(L::OWNERS), 0, pixels};
   const Sides sides{height, width, kernel_size};
   const Compared<T> of = COMPARED(R);
-  const Norm1<L> norm(scale1, shift1);
+  const Norm1<L> norm(room);
+  norm.read(scale1, shift1);
   Outer<T, ROWS, L::WIDE, L::WIDE, L::WARPS> sums;
   sums.clear();
   for (int tile = blockIdx.x; tile * static_cast<long long>(L::OWNERS) < pixels; tile += gridDim.x) {
@@ -65,7 +66,8 @@ __global__ void __launch_bounds__((Layer<T, R, G, ROWS>::THREADS), (Layer<T, R, 
   const Owners<L> owners{room.take<Pixel>(L::OWNERS), static_cast<int>(blockIdx.x) * L::OWNERS, pixels};
   const Sides sides{height, width, kernel_size};
   const Compared<T> of = COMPARED(R);
-  const Norm1<L> norm(scale1, shift1);
+  const Norm1<L> norm(room);
+  norm.read(scale1, shift1);
   Online<L> softmax;
   Gathered<L> sums;
   sums.clear();

@@ -201,7 +201,8 @@ struct Outer {
       if (unit >= UNITS * SPLIT) break;
       const int row = tile % DOWN * 16 + lane / 4, column = tile / DOWN * 16 + lane % 4 * 2;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) f(SPLIT == 1 ? 0 : unit / UNITS, row + i / 2 % 2 * 8, column + i % 2 + i / 4 * 8, x[e][i]);
+      for (int i = 0; i < 8; ++i)
+        f(SPLIT == 1 ? 0 : unit / UNITS, row + i / 2 % 2 * 8, column + i % 2 + i / 4 * 8, x[e][i]);
     }
   }
 };
@@ -255,11 +256,12 @@ struct Outer<float, ROWS, M, N, WARPS> {
 // Writes sums [M, N]; `room` is shared memory of BYTES, for as many where the block has them in parts.
 template <int BYTES, typename T, int ROWS, int M, int N, int WARPS>
 __device__ void write(const Outer<T, ROWS, M, N, WARPS>& sums, float* room, float* __restrict__ to) {
-  static_assert(Outer<T, ROWS, M, N, WARPS>::SPLIT == 1 || M * N * sizeof(float) <= BYTES, "no room for the parts' sum");
-  if constexpr (Outer<T, ROWS, M, N, WARPS>::SPLIT == 1) {
+  constexpr int SPLIT = Outer<T, ROWS, M, N, WARPS>::SPLIT;
+  static_assert(SPLIT == 1 || M * N * sizeof(float) <= BYTES, "no room for the sum of the parts");
+  if constexpr (SPLIT == 1) {
     sums.each([=](int, int row, int column, float x) { to[row * N + column] = x; });
   } else {
-    for (int part = 0; part < sums.SPLIT; ++part) {
+    for (int part = 0; part < SPLIT; ++part) {
       __syncthreads();
       sums.each([=](int split, int row, int column, float x) {
         if (split == part) room[row * N + column] = part ? room[row * N + column] + x : x;

@@ -16,7 +16,8 @@ struct Layer {
   static constexpr int R = PLANES, G = GROUPS, ROWS = ROWS_, STEP = Multiplier<T>::STEP, PAD = Multiplier<T>::PAD;
   // By registers: 128 where two blocks or 16 warps are on an SM, else 255. What they do not hold is held back by the
   // loops in pairwise_products.cuh that are not unrolled; no kernel spills.
-  static constexpr int WARPS = R == 64 && sizeof(T) == 2 ? 16 : 8, THREADS = WARPS * WARP, BLOCKS = R < 64 ? 2 : 1;
+  static constexpr int WARPS = R == 64 && sizeof(T) == 2 ? 16 : 8, THREADS = WARPS * WARP;
+  static constexpr int BLOCKS = R * sizeof(T) < 128 ? 2 : 1;
   static constexpr int RELATED = R + 2, WIDE = round_up(R + 3, STEP), HIDDEN = round_up(R, STEP);
   static constexpr int WEIGHTS = round_up(G, STEP), LOGITS = round_up(G, 8);
   static constexpr int OWNERS = smaller(ROWS, 1024 / G), OFFSETS = ROWS / OWNERS;
@@ -63,22 +64,28 @@ struct Pairs {
   int *partner, *times;
 };
 
-// norm1 of the channels that are a thread's own.
+// V floats, a multiple of 4.
+template <int V>
+__device__ __forceinline__ void load_floats(const float* address, float (&x)[V]) {
+#pragma unroll
+  for (int v = 0; v < V; v += 4) load<4>(address + v, reinterpret_cast<float(&)[4]>(x[v]));
+}
+
+// norm1, in shared memory: registers are what these kernels are short of.
 template <typename L>
 struct Norm1 {
-  float scale[L::VECTOR], shift[L::VECTOR];
-  const float *all_scale, *all_shift;
+  float *scale, *shift;
 
-  __device__ __forceinline__ Norm1(const float* scale1, const float* shift1) : all_scale(scale1), all_shift(shift1) {
-    const int channel = threadIdx.x % L::VECTORS * L::VECTOR;
-#pragma unroll
-    for (int v = 0; v < L::VECTOR; ++v) scale[v] = scale1[channel + v], shift[v] = shift1[channel + v];
+  __device__ __forceinline__ explicit Norm1(Room& room)
+      : scale(room.take<float>(L::WIDE)), shift(room.take<float>(L::WIDE)) {}
+  __device__ __forceinline__ void read(const float* __restrict__ scale1, const float* __restrict__ shift1) const {
+    for (int d = threadIdx.x; d < L::RELATED; d += L::THREADS) scale[d] = scale1[d], shift[d] = shift1[d];
   }
 };
 
 // The channels of u behind the relation's own: the place's, and 1; a vector of zeros is none at all.
 template <typename L>
-__device__ __forceinline__ void relate_place(const Compared<typename L::T>& of, const Norm1<L>& norm, int i, int j,
+__device__ __forceinline__ void relate_place(const float* place_i, const float* place_j, const Norm1<L>& norm,
                                              bool is_pair, typename L::T* u) {
 #pragma unroll
   for (int begin = 0; begin < L::WIDE - L::R; begin += L::VECTOR) {
@@ -88,7 +95,7 @@ __device__ __forceinline__ void relate_place(const Compared<typename L::T>& of, 
       const int d = L::R + begin + v;
       x[v] = d == L::RELATED && is_pair ? 1 : 0;
       if (d < L::RELATED && is_pair)
-        x[v] = relu(norm.all_scale[d] * (of.left(i, d) + of.right(j, d)) + norm.all_shift[d]);
+        x[v] = relu(norm.scale[d] * (place_i[d - L::R] - place_j[d - L::R]) + norm.shift[d]);
     }
     store<L::VECTOR>(u + L::R + begin, x);
   }
@@ -107,15 +114,18 @@ __device__ __forceinline__ void relate(const Compared<typename L::T>& of, const 
     if (owners.live(p) && offset < sides.offsets())
       other = OWNED_BY_KEY ? seeing(sides, owner, offset) : seen_from(sides, owner, offset);
     const int i = OWNED_BY_KEY ? other.index : owner.index, j = OWNED_BY_KEY ? owner.index : other.index;
-    float x[L::VECTOR], y[L::VECTOR];
+    float x[L::VECTOR], y[L::VECTOR], scale[L::VECTOR], shift[L::VECTOR];
     load<L::VECTOR>(of.query_of(i) + channel, x);
     load<L::VECTOR>(of.key_of(j) + channel, y);
+    load_floats(norm.scale + channel, scale);
+    load_floats(norm.shift + channel, shift);
 #pragma unroll
     for (int v = 0; v < L::VECTOR; ++v)
-      x[v] = other.times ? relu(norm.scale[v] * (x[v] + of.sign * y[v]) + norm.shift[v]) : 0;
+      x[v] = other.times ? relu(scale[v] * (x[v] + of.sign * y[v]) + shift[v]) : 0;
     store<L::VECTOR>(u + row * L::U + channel, x);
     if (channel == 0) {
-      relate_place<L>(of, norm, i, j, other.times, u + row * L::U);
+      const int before = owner.index - owner.y * sides.width - owner.x;  // pixels in images before this one
+      relate_place<L>(of.place + 2 * (i - before), of.place + 2 * (j - before), norm, other.times, u + row * L::U);
       pairs.partner[row] = other.index;
       pairs.times[row] = other.times;
     }

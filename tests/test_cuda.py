@@ -188,6 +188,7 @@ def test_it_works_on_another_stream(operator, dtype):
     wanted = run(ours, given)
     busy = torch.randn(4096, 4096, device=DEVICE)
     stream = torch.cuda.Stream()
+    torch.cuda.synchronize()  # the inputs are there
     for _ in range(3):
         busy = busy @ busy / 64  # the default stream is late: nobody may wait for it
         with torch.cuda.stream(stream):

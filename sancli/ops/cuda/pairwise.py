@@ -40,13 +40,14 @@ def pairwise_attention(
         mean1, var1 = relation.statistics(pairs)
     else:
         mean1, var1 = used(gamma1, given.mean1, real), used(gamma1, given.var1, real)
-    norm1 = Affine(gamma1, beta1, mean1, var1, given.eps1)
+    norm1 = Affine(gamma1, beta1, mean1, var1, given.eps1).fold()
     if given.mean2 is None or given.var2 is None:
-        first, second = way.moments(*norm1.fold(), None, None)
+        first, second = way.moments(norm1, None, None)
         mean2, var2 = hidden_statistics(first / pairs.count, second / pairs.count, weight1)
     else:
         mean2, var2 = used(gamma2, given.mean2, real), used(gamma2, given.var2, real)
-    weights = way.weights(norm1, weight1, Affine(gamma2, beta2, mean2, var2, given.eps2), weight2)
+    norm2 = Affine(gamma2, beta2, mean2, var2, given.eps2).fold()
+    weights = way.weights(norm1, weight1, norm2, weight2)
     out, logsumexp = maps(value, *value.shape[1:]), weights_map(pairs)
     way.attend(weights, out, logsumexp, None)
     logsumexp += bias2[:, None, None]  # the softmax itself does not see the bias
@@ -72,8 +73,8 @@ def pairwise_attention_backward(
     mean1, var1, mean2, var2 = (
         parameter(x, real) for x in (given.mean1, given.var1, given.mean2, given.var2)
     )
-    norm1 = Affine(gamma1, beta1, mean1, var1, given.eps1)
-    norm2 = Affine(gamma2, beta2, mean2, var2, given.eps2)
+    norm1 = Known.of(Affine(gamma1, beta1, mean1, var1, given.eps1))
+    norm2 = Known.of(Affine(gamma2, beta2, mean2, var2, given.eps2))
     logsumexp = (given.kept.to(real) - bias2[:, None, None]).contiguous(memory_format=torch.channels_last)
     passed = backward_passes(pairs, norm1, norm2, weight1, weight2, logsumexp, batch2=given.batch2)
     through, grad_gamma1, grad_beta1 = through_norm1(pairs, norm1, passed, batch=given.batch1)
@@ -114,6 +115,22 @@ def hidden_statistics(first: Tensor, second: Tensor, weight: Tensor) -> tuple[Te
     return (wide @ first).to(weight.dtype), var.to(weight.dtype)
 
 
+class Known(NamedTuple):
+    """All that is asked of a norm whose statistics are known, worked out once: each operation is a launch."""
+
+    mean: Tensor
+    invstd: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(cls, norm: Affine) -> "Known":
+        """Of a norm of the type that is computed in."""
+        invstd = torch.rsqrt(norm.var + norm.eps)
+        scale = norm.gamma * invstd
+        return cls(norm.mean, invstd, scale, torch.addcmul(norm.beta, norm.mean, scale, value=-1))
+
+
 class Passed(NamedTuple):
     """What the backward passes over all pairs give."""
 
@@ -129,8 +146,8 @@ class Passed(NamedTuple):
 
 def backward_passes(
     pairs: Pairs,
-    norm1: Affine,
-    norm2: Affine,
+    norm1: Known,
+    norm2: Known,
     weight1: Tensor,
     weight2: Tensor,
     logsumexp: Tensor,
@@ -139,39 +156,39 @@ def backward_passes(
 ) -> Passed:
     """Delta, the pass owned by i, what comes through norm2's statistics, and the pass owned by j."""
     way = choose_way(pairs)
-    weights: Weights = way.weights(norm1, weight1, norm2, weight2)
+    folded = norm1.scale, norm1.shift
+    weights: Weights = way.weights(folded, weight1, (norm2.scale, norm2.shift), weight2)
     delta, grad_value = weights_map(pairs), maps(pairs.value, *pairs.value.shape[1:])
     way.attend(weights, None, None, delta)
     grad_a, grad_b = (delta.new_empty(pairs.pixels, pairs.related) for _ in range(2))
     sums = way.query_backward(weights, logsumexp, delta, grad_a)
-    scale, wide = norm2.fold()[0], weight1.double()
-    invstd = torch.rsqrt(norm2.var.double() + norm2.eps)
-    grad_gamma2 = ((sums.products * wide).sum(1) - norm2.mean * sums.hidden) * invstd
+    wide, (mean, invstd, scale, _) = weight1.double(), norm2
+    grad_gamma2 = torch.addcmul((sums.products * wide).sum(1), mean, sums.hidden, value=-1) * invstd
     grad_weight1, correction = scale[:, None] * sums.products, None
     if batch2:
         # BatchNorm takes scale * (mean of grad_beta + normalised * mean of grad_gamma) from the gradient of
         # its input z = weight1 u. That is linear in z, so one matrix takes it back to u.
-        slope = -scale * grad_gamma2 / pairs.count * invstd
-        constant = -scale * sums.hidden / pairs.count - slope * norm2.mean
+        step = scale * (-1 / pairs.count)
+        slope = grad_gamma2 * step * invstd
+        constant = torch.addcmul(sums.hidden * step, slope, mean, value=-1)
         matrix = (wide.T @ (slope[:, None] * wide)).to(pairs.real)
         correction = Correction(way.matrix(matrix), (wide.T @ constant).to(pairs.real))
-        first, second = way.moments(*norm1.fold(), correction, grad_a)
-        grad_weight1 += constant.outer(first) + slope[:, None] * (wide @ second)
+        first, second = way.moments(folded, correction, grad_a)
+        grad_weight1.addr_(constant, first).addcmul_(slope[:, None], wide @ second)
     way.key_backward(weights, logsumexp, delta, correction, grad_b, grad_value)
     return Passed(grad_a, grad_b, grad_value, grad_weight1, grad_gamma2, sums)
 
 
 def through_norm1(
-    pairs: Pairs, norm: Affine, passed: Passed, *, batch: bool
+    pairs: Pairs, norm: Known, passed: Passed, *, batch: bool
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Gradients of query, key and place; of norm1's gamma; and of its beta."""
-    scale, invstd = norm.fold()[0], torch.rsqrt(norm.var + norm.eps)
     centres = relation.centres(pairs, norm.mean)
     total, product = relation.products(pairs, *centres, passed.a, passed.b)
-    linear = (-scale * total / pairs.count).to(pairs.real)
-    square = (-scale * invstd * invstd * product / pairs.count).to(pairs.real)
-    given = *centres, scale, linear, square, passed.a, passed.b
-    return relation.backward(pairs, *given, batch=batch), product * invstd, total
+    grad_gamma, step = product * norm.invstd, norm.scale * (-1 / pairs.count)
+    linear, square = (total * step).to(pairs.real), (grad_gamma * step * norm.invstd).to(pairs.real)
+    given = *centres, norm.scale, linear, square, passed.a, passed.b
+    return relation.backward(pairs, *given, batch=batch), grad_gamma, total
 
 
 implement("pairwise_attention", pairwise_attention, "CUDA")

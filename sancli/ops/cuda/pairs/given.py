@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sancli.ops.cpu.maps import laid_out, parameter, real_type
 from sancli.ops.cuda import loader
-from sancli.ops.norm import Affine
 
 BLOCKS = 1024
 """At most, where each block leaves partial sums: more than a card runs at once, and few enough to add up."""
@@ -72,6 +71,10 @@ def is_aligned(x: Tensor, size: int) -> bool:
     return x.data_ptr() % size == 0 and stride * x.element_size() % size == 0
 
 
+Folded = tuple[Tensor, Tensor]
+"""A norm as a scale and a shift."""
+
+
 class Weights(NamedTuple):
     """Both layers with their norms folded in, as the kernels of one way read them."""
 
@@ -105,14 +108,14 @@ class Sums(NamedTuple):
 class Way(Protocol):
     """The naive kernels, or the tiles: twins."""
 
-    def weights(self, norm1: Affine, weight1: Tensor, norm2: Affine, weight2: Tensor) -> Weights:
+    def weights(self, norm1: Folded, weight1: Tensor, norm2: Folded, weight2: Tensor) -> Weights:
         """Folds the norms in."""
 
     def matrix(self, x: Tensor) -> Tensor:
         """A matrix [D, D] for u, as the kernels read it."""
 
     def moments(
-        self, scale1: Tensor, shift1: Tensor, correction: Correction | None, grad_a: Tensor | None
+        self, norm1: Folded, correction: Correction | None, grad_a: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Sums over the pairs of u, [D], and of its products, [D, D]; adds what is corrected to `grad_a`."""
 

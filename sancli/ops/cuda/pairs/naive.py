@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from sancli.ops.cuda.pairs.given import BLOCKS, Correction, Pairs, Sums, Weights, moments_of, sums_of
-from sancli.ops.norm import Affine
+from sancli.ops.cuda.pairs.given import BLOCKS, Correction, Folded, Pairs, Sums, Weights, moments_of, sums_of
 
 SOURCE = "pairwise_naive.cu"
 THREADS = 64
@@ -18,22 +17,22 @@ class Naive:
 
     pairs: Pairs
 
-    def weights(self, norm1: Affine, weight1: Tensor, norm2: Affine, weight2: Tensor) -> Weights:
+    def weights(self, norm1: Folded, weight1: Tensor, norm2: Folded, weight2: Tensor) -> Weights:
         """As they are."""
-        scale2, shift2 = norm2.fold()
-        return Weights(*norm1.fold(), scale2[:, None] * weight1, shift2, weight2)
+        scale2, shift2 = norm2
+        return Weights(*norm1, scale2[:, None] * weight1, shift2, weight2)
 
     def matrix(self, x: Tensor) -> Tensor:
         """As it is."""
         return x
 
     def moments(
-        self, scale1: Tensor, shift1: Tensor, correction: Correction | None, grad_a: Tensor | None
+        self, norm1: Folded, correction: Correction | None, grad_a: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Of `Way`."""
         side = self.pairs.related + 1
-        partial = scale1.new_empty(self._blocks, side, side)
-        given = scale1, shift1, *(correction or (None, None)), grad_a, partial
+        partial = norm1[0].new_empty(self._blocks, side, side)
+        given = *norm1, *(correction or (None, None)), grad_a, partial
         self._launch("pair_moments_naive<{}>", self._blocks, side, np.int32(self.pairs.planes), *given)
         return moments_of(partial, self.pairs.related)
 

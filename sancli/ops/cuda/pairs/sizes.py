@@ -81,8 +81,8 @@ class Tiles:
             "pair_key_backward": ("u", "hidden", "grad_logits", "weight"),
         }[kernel]
         pairs = 3 if kernel == "pair_attend" else 2
-        pixels = -(-self.owners * 12 // 16) * 16
-        return sum(rows[name] for name in taken) + pairs * self.rows * 4 + pixels
+        pixels, norm1 = -(-self.owners * 12 // 16) * 16, 2 * self.wide * 4
+        return sum(rows[name] for name in taken) + pairs * self.rows * 4 + pixels + norm1
 
     @property
     def most_shared(self) -> int:

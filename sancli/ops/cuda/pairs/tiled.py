@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sancli.ops.cuda import loader
-from sancli.ops.cuda.pairs.given import BLOCKS, Correction, Pairs, Sums, Weights, moments_of, sums_of
+from sancli.ops.cuda.pairs.given import BLOCKS, Correction, Folded, Pairs, Sums, Weights, moments_of, sums_of
 from sancli.ops.cuda.pairs.sizes import Tiles
-from sancli.ops.norm import Affine
 
 FORWARD, BACKWARD, RELATION = "pairwise_forward.cu", "pairwise_backward.cu", "pairwise_relation.cu"
 PACKERS = 256
@@ -22,12 +21,12 @@ class Tiled:
     pairs: Pairs
     tiles: Tiles
 
-    def weights(self, norm1: Affine, weight1: Tensor, norm2: Affine, weight2: Tensor) -> Weights:
+    def weights(self, norm1: Folded, weight1: Tensor, norm2: Folded, weight2: Tensor) -> Weights:
         """Packed; both ways where there is a backward pass."""
-        (scale2, shift2), tiles = norm2.fold(), self.tiles
+        (scale2, shift2), tiles = norm2, self.tiles
         bias = F.pad(shift2, (0, tiles.hidden - tiles.planes))
         packed1 = self.pack(weight1, tiles.hidden, tiles.wide, row_scale=scale2)
-        weights = Weights(*norm1.fold(), packed1, bias, self.pack(weight2, tiles.logits, tiles.hidden))
+        weights = Weights(*norm1, packed1, bias, self.pack(weight2, tiles.logits, tiles.hidden))
         if self.pairs.grad is self.pairs.value:
             return weights
         back2 = self.pack(weight2.T, tiles.hidden, tiles.weights)
@@ -59,12 +58,12 @@ class Tiled:
         return packed
 
     def moments(
-        self, scale1: Tensor, shift1: Tensor, correction: Correction | None, grad_a: Tensor | None
+        self, norm1: Folded, correction: Correction | None, grad_a: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Of `Way`."""
         blocks = min(BLOCKS, self._blocks)
-        partial = scale1.new_empty(blocks, self.tiles.wide, self.tiles.wide)
-        given = scale1, shift1, *(correction or (None, None)), grad_a, partial
+        partial = norm1[0].new_empty(blocks, self.tiles.wide, self.tiles.wide)
+        given = *norm1, *(correction or (None, None)), grad_a, partial
         self._launch(FORWARD, "pair_moments", blocks, *given, more=", true" if correction else ", false")
         return moments_of(partial, self.pairs.related)
 
