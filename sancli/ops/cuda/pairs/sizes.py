@@ -57,7 +57,7 @@ class Tiles:
     @property
     def query_parts(self) -> tuple[int, ...]:
         """PARTS of pair_query_backward, a launch each: two where one would not fit into registers."""
-        return (1, 2) if self.planes == 128 and self.itemsize == 4 else (3,)
+        return (1, 2) if self.planes == 128 else (3,)
 
     @property
     def owners(self) -> int:
