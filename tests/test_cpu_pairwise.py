@@ -7,8 +7,8 @@ import torch
 
 from sancli.ops.cpu import library
 from sancli.ops.cpu.aggregation import aggregation, aggregation_backward
-from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cpu.pairwise import pairwise_attention, pairwise_attention_backward
+from sancli.ops.layout import laid_out
 from sancli.ops.reference import aggregation as plain_aggregation
 from sancli.ops.reference import pairwise as plain
 

@@ -15,8 +15,8 @@ from cases import Size, case
 from devices import kernels, milliseconds, or_none
 
 from sancli.files import write_text
-from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cuda import aggregation, compiling, loader, sources, tiles, window
+from sancli.ops.layout import laid_out
 from sancli.ops.trunk import maps
 from stages import Figures, Settings, in_time, name_of
 

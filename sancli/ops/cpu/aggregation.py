@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sancli.ops.cpu.library import kernels
-from sancli.ops.cpu.maps import laid_out, storage
+from sancli.ops.layout import laid_out, storage
 from sancli.ops.reference import aggregation as plain
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps

@@ -6,7 +6,7 @@ from torch import Tensor
 import sancli.ops.pairwise  # noqa: F401 -- the schemas
 from sancli.ops.attention import Given, GivenBack
 from sancli.ops.cpu.library import kernels
-from sancli.ops.cpu.maps import inputs, of_one_type, parameter, real_type, sizes, storage, used
+from sancli.ops.layout import inputs, of_one_type, parameter, real_type, sizes, storage, used
 from sancli.ops.reference import pairwise as plain
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps

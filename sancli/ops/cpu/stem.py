@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sancli.ops.cpu.library import Kernels, kernels
-from sancli.ops.cpu.maps import parameter, real_type, storage, used
+from sancli.ops.layout import parameter, real_type, storage, used
 from sancli.ops.reference import stem as plain
 from sancli.ops.reference.trunk import channels_last
 from sancli.ops.registry import implement

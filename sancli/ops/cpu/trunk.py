@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sancli.ops.cpu.library import Kernels, kernels
-from sancli.ops.cpu.maps import parameter, real_type, storage, used
+from sancli.ops.layout import parameter, real_type, storage, used
 from sancli.ops.norm import Affine
 from sancli.ops.reference import trunk as plain
 from sancli.ops.reference.trunk import channels_last

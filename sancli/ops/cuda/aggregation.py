@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import sancli.ops.aggregation  # noqa: F401 -- the schemas
-from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.window import window
+from sancli.ops.layout import laid_out
 from sancli.ops.reference import aggregation as plain
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps

@@ -10,13 +10,13 @@ from torch import Tensor
 
 import sancli.ops.pairwise  # noqa: F401 -- the schemas
 from sancli.ops.attention import Given, GivenBack
-from sancli.ops.cpu.maps import of_one_type, parameter, used
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.pairs import relation
 from sancli.ops.cuda.pairs.given import Correction, Pairs, Sums, Way, Weights
 from sancli.ops.cuda.pairs.naive import Naive
 from sancli.ops.cuda.pairs.sizes import choose
 from sancli.ops.cuda.pairs.tiled import Tiled
+from sancli.ops.layout import of_one_type, parameter, used
 from sancli.ops.norm import Affine
 from sancli.ops.reference import pairwise as plain
 from sancli.ops.registry import implement

@@ -7,12 +7,12 @@ from torch import Tensor
 
 import sancli.ops.patchwise  # noqa: F401 -- the schemas
 from sancli.ops.attention import Given, GivenBack
-from sancli.ops.cpu.maps import of_one_type, parameter
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.attend import choice as attend
 from sancli.ops.cuda.generation import choice as generation
 from sancli.ops.cuda.generation import norm
 from sancli.ops.cuda.generation.relation import Relation
+from sancli.ops.layout import of_one_type, parameter
 from sancli.ops.norm import Affine
 from sancli.ops.reference import patchwise as plain
 from sancli.ops.reference import trunk

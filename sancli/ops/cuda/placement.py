@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import laid_out
+from sancli.ops.layout import laid_out
 
 
 def placed(x: Tensor, channels: int) -> tuple[Tensor, np.int32]:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import of_one_type, parameter, real_type, used
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.channels import PARTS, THREADS, WARP, cut, cut_pixels, integers, joined_bytes, joining
 from sancli.ops.cuda.trunk import affine, usable
+from sancli.ops.layout import of_one_type, parameter, real_type, used
 from sancli.ops.norm import Affine
 from sancli.ops.reference import stem as plain
 from sancli.ops.reference.trunk import channels_last

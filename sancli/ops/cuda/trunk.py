@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sancli.ops.cpu.maps import of_one_type, parameter, real_type, used
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.channels import MOST_PIXELS, PARTS, cut, integers, joined_bytes, joining, real
+from sancli.ops.layout import of_one_type, parameter, real_type, used
 from sancli.ops.norm import Affine
 from sancli.ops.reference import trunk as plain
 from sancli.ops.reference.trunk import channels_last

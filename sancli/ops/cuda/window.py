@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import laid_out
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.tiles import tile
+from sancli.ops.layout import laid_out
 
 SHARE = 8
 BANKS = 32

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import parameter
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.generation.relation import Relation
 from sancli.ops.cuda.placement import placed, sizes
+from sancli.ops.layout import parameter
 from sancli.ops.norm import Affine, accumulation_type
 
 SOURCE, THREADS, FOLDING = "relation_norm.cu", 256, 512

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sancli.ops.cpu.maps import laid_out, parameter, real_type
 from sancli.ops.cuda import loader
+from sancli.ops.layout import laid_out, parameter, real_type
 
 BLOCKS = 1024
 """At most, where each block leaves partial sums: more than a card runs at once, and few enough to add up."""

@@ -1,4 +1,4 @@
-"""Tensors as the kernels take them.
+"""Tensors as kernels take them, on a CPU and on a GPU.
 
 Maps are channels last with one stride from pixel to pixel: a slice of the channels of a wider tensor is one,
 and needs no copy.
