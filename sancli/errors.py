@@ -1,6 +1,7 @@
 """Errors a user can put right, one kind for each exit code. Anything else is a bug."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -10,6 +11,11 @@ def printable(name: object, *, keep: str = "") -> str:
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
         for char in str(name)
     )
+
+
+def command(*words: object) -> str:
+    """A command to paste: words that a shell would take apart are quoted."""
+    return shlex.join(map(str, words))
 
 
 class SanError(Exception):

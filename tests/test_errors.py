@@ -1,6 +1,6 @@
 import pytest
 
-from sancli.errors import DataError, UsageError, check_choice, closest, printable
+from sancli.errors import DataError, UsageError, check_choice, closest, command, printable
 
 
 def test_a_user_error_says_what_why_and_fix():
@@ -38,3 +38,10 @@ def test_a_typo_gets_did_you_mean(typed, meant):
 
 def test_a_word_that_is_like_nothing_gets_the_whole_list():
     assert closest("zzz", ("cat", "dog")) == "use one of: cat, dog."
+
+
+def test_a_command_to_paste_is_quoted_where_a_shell_would_take_it_apart(san, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my scenes" / "cat").mkdir(parents=True)
+    assert san("train", "my scenes").stderr.rstrip().endswith("fix: san prepare 'my scenes'")
+    assert command("san", "train", "--resume-from", "runs/a-001") == "san train --resume-from runs/a-001"

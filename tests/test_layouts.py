@@ -59,6 +59,32 @@ def test_splits_by_all_their_names(train, val, test):
     assert images[f"x/{train}/cat/1.jpg"] == ("train", "cat")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("Training Set", "Validation Set"),
+        ("train_images", "test_images"),
+        ("images/train2017", "images/val2017"),
+        ("train/animals", "test/animals"),
+    ],
+)
+def test_splits_that_are_named_in_more_words_are_no_classes(train, test):
+    paths = [f"{split}/{label}/1.jpg" for split in (train, test) for label in ("cat", "dog")]
+    name, images = seen(*paths)
+    assert name == "splits"
+    assert images[paths[0]] == ("train", "cat")
+    assert images[paths[3]] == ("val" if "al" in test and "animals" not in test else "test", "dog")
+
+
+def test_splits_inside_class_folders_stay():
+    name, images = seen("cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg", "dog/test/4.jpg")
+    assert name == "splits"
+    assert images["cat/test/2.jpg"] == ("test", "cat")
+    assert seen("cat/train/1.jpg", "cat/2.jpg", "dog/train/3.jpg")[0] == "folders"
+
+
 def test_doubled_split_folders_and_test_images_without_a_class():
     name, images = seen("train/train/cat/1.jpg", "train/train/dog/1.jpg", "test/1.jpg", "test/test/2.jpg")
     assert name == "splits"

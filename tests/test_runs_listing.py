@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 from sancli.data.preprocessing import Preprocessing
 from sancli.files import locked, write_json
@@ -69,3 +70,13 @@ def test_no_runs_is_no_fault(san, tmp_path):
     assert outcome.stdout == ""
     assert outcome.stderr.splitlines()[-1] == "Next: san train"
     assert json.loads(san("runs", "--runs-dir", tmp_path / "none", "--json").stdout) == {"runs": []}
+
+
+def test_a_run_that_stopped_before_its_first_model_is_listed_with_the_way_on(san, tmp_path):
+    make_run(tmp_path / "a-001", age=9)
+    (tmp_path / "my run-001").mkdir()
+    (tmp_path / "my run-001" / "last.ckpt").write_bytes(b"x")
+    outcome = san("runs", "--runs-dir", tmp_path)
+    assert re.search(r"my run-001 .*stopped in epoch 1", outcome.stdout)
+    assert outcome.stderr.rstrip().endswith(f"san train --resume-from '{tmp_path}/my run-001'")
+    assert san("runs", "--runs-dir", tmp_path, "--json").code == 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sancli.config.base import Config, check_range
-from sancli.errors import UsageError, check_choice
+from sancli.errors import UsageError, check_choice, command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class PrepareConfig(Config):
                 raise UsageError(
                     f"--check and {name} do not go together.",
                     why="--check changes nothing: it looks at a folder that was prepared.",
-                    fix=f"san prepare --check {self.source}",
+                    fix=command("san", "prepare", "--check", self.source),
                 )
 
     def arguments(self) -> list[str]:

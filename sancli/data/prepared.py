@@ -13,7 +13,7 @@ from typing import Any
 
 from sancli.config import SPLITS
 from sancli.console import say
-from sancli.errors import DataError, printable
+from sancli.errors import DataError, command
 from sancli.files import write_csv, write_json
 
 FORMAT = 1
@@ -148,7 +148,7 @@ def _changed(root: Path, why: str) -> DataError:
     return DataError(
         f"{root} is not as san prepare left it.",
         why=f"{why}.",
-        fix=f"san prepare --check {printable(root)} names the files; prepare it again with --force.",
+        fix=f"{command('san', 'prepare', '--check', root)} names the files; prepare it again with --force.",
     )
 
 
@@ -164,7 +164,7 @@ def open_prepared(root: Path) -> Prepared:
         raise DataError(
             f"{root} is not a prepared folder.",
             why=f"it has no {MANIFEST}: its images were not checked and split yet.",
-            fix=f"san prepare {printable(root)}",
+            fix=command("san", "prepare", root),
         )
     try:
         values = json.loads((root / MANIFEST).read_text(encoding="utf-8"))

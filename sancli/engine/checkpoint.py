@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sancli.console import warn
-from sancli.errors import StorageError, WeightsError
+from sancli.errors import StorageError, WeightsError, command
 from sancli.files import replacing
 
 State = dict[str, Any]
@@ -76,7 +76,7 @@ def load(path: Path) -> State:
     raise WeightsError(
         f"{path.parent} has no checkpoint that can be read.",
         why=f"{'; '.join(reasons)}.",
-        fix=f"start a new run from its best weights: san train --weights {path.parent}",
+        fix=f"start a new run from its best weights: {command('san', 'train', '--weights', path.parent)}",
     )
 
 

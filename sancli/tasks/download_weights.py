@@ -7,7 +7,7 @@ from sancli import model, runs, weights
 from sancli.config import DownloadConfig
 from sancli.console import emit, next_command, result, say, size, table
 from sancli.data.preprocessing import Preprocessing
-from sancli.errors import UsageError, WeightsError, closest
+from sancli.errors import UsageError, WeightsError, closest, command
 from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import BASELINES, PUBLISHED, SOURCE, Network
 
@@ -63,7 +63,7 @@ def check_source(config: DownloadConfig) -> None:
         raise UsageError(
             f"{LIST} and --from contradict each other.",
             why=f"{LIST} shows what was published; --from converts one of them.",
-            fix=f"san download-weights NAME --from {config.source}",
+            fix=command("san", "download-weights", "NAME", "--from", config.source),
         )
 
 

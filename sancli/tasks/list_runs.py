@@ -14,21 +14,39 @@ HEADER = ("run", "network", "data", "px", "best top-1", "state", "date")
 
 
 def run(runs_dir: Path) -> None:
-    """Shows every run that holds a model; a damaged one is named as such and hides no other."""
-    runs = [describe(run) for run in runs_by_age(runs_dir)]
+    """Shows every run that holds a model or can go on; a damaged one is named as such and hides no other."""
+    runs = [describe(run) for run in runs_by_age(runs_dir)] + [*map(begun, without_model(runs_dir))]
+    runs.sort(key=lambda entry: str(entry["date"]), reverse=True)
     console.emit({"runs": runs})
     if not runs:
         console.say(f"There are no runs in {runs_dir}.")
         console.next_command("san", "train")
         return
     console.result(console.table(HEADER, [row(entry) for entry in runs]))
-    console.next_command("san", "eval", "--model", runs[0]["folder"])
+    how = ("eval", "--model") if "arch" in runs[0] else ("train", "--resume-from")
+    console.next_command("san", *how, runs[0]["folder"])
+
+
+def without_model(runs_dir: Path) -> list[Run]:
+    """The runs that were stopped, or go on, before their first epoch was measured."""
+    runs = [Run(path.parent) for path in sorted(runs_dir.glob("*/last.ckpt"))]
+    return [run for run in runs if not run.info.exists()]
+
+
+def begun(run: Run) -> dict[str, Any]:
+    """What is known of one of them."""
+    state = "training, epoch 1" if is_locked(run.folder) else "stopped in epoch 1"
+    return {"folder": str(run.folder), "date": date_of(run.checkpoint), "state": state}
+
+
+def date_of(path: Path) -> str:
+    """When a file was written, to the second."""
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(timespec="seconds")
 
 
 def describe(run: Run) -> dict[str, Any]:
     """What is known of a run, as plain values."""
-    date = datetime.fromtimestamp(run.info.stat().st_mtime).astimezone().isoformat(timespec="seconds")
-    entry: dict[str, Any] = {"folder": str(run.folder), "date": date}
+    entry: dict[str, Any] = {"folder": str(run.folder), "date": date_of(run.info)}
     try:
         info = run.read_info()
     except WeightsError as error:
@@ -65,8 +83,8 @@ def last_epoch(run: Run) -> int:
 def row(entry: dict[str, Any]) -> tuple[object, ...]:
     """A run as a line of the table."""
     name, day = Path(entry["folder"]).name, entry["date"][:16].replace("T", " ")
-    if entry["state"] == "damaged":
-        return name, "", "", "", "", "damaged", day
+    if "arch" not in entry:  # damaged, or without a model so far
+        return name, "", "", "", "", entry["state"], day
     top1 = entry["metrics"].get("top1")
     best = "" if top1 is None else f"{100 * top1:.1f} %"
     state = (

@@ -162,11 +162,12 @@ def bad_files(plan: Plan, scans: list[Scan]) -> list[Problem]:
         for image, scan in zip(plan.images, scans, strict=True)
         if scan.reason is not None
     ]
-    if bad and plan.config.bad == "fail":
-        some = "; ".join(printable(f"{problem.path}: {problem.problem}") for problem in bad[:3])
+    wrong = [problem for problem in plan.unusable if problem.action == "skipped"] + bad
+    if wrong and plan.config.bad == "fail":
+        some = "; ".join(printable(f"{problem.path}: {problem.problem}") for problem in wrong[:3])
         raise DataError(
-            f"{plural(len(bad), 'file')} of {len(scans):,} could not be used.",
-            why=f"{some}{'; ...' if len(bad) > 3 else ''}.",
+            f"{plural(len(wrong), 'file')} could not be used, of {len(scans):,} images.",
+            why=f"{some}{'; and more' if len(wrong) > 3 else ''}.",
             fix="mend or remove them; or leave out --bad fail, and they are skipped.",
         )
     return bad

@@ -15,7 +15,7 @@ from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.distributed import World, joined
 from sancli.engine.interrupts import deferred
 from sancli.engine.loop import Learner
-from sancli.errors import Interruption
+from sancli.errors import Interruption, command
 from sancli.files import locked, write_text
 from sancli.report.card import write_card
 from sancli.report.curves import write_curves
@@ -126,7 +126,7 @@ def report(session: Session, reason: str) -> None:
         raise Interruption(
             "stopped after the training, before its report was written.",
             why=f"the run is complete; its model is {run.weights}.",
-            fix=f"san eval --model {run.folder} --split val",
+            fix=command("san", "eval", "--model", run.folder, "--split", "val"),
             signal_number=interrupt.args[0] if interrupt.args else 2,
         ) from None
     write_card(

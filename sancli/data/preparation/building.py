@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sancli.data.prepared import MANIFEST
-from sancli.errors import StorageError, UsageError
+from sancli.errors import StorageError, UsageError, command
 from sancli.files import locked, storage_errors, sync
 
 LOCKS = (".lock", ".lock.holder")
@@ -24,7 +24,8 @@ def check_places(source: Path, out: Path) -> None:
         raise UsageError(
             f"the output {out} and the source {source} lie in each other.",
             why="the next run would take its own results for images.",
-            fix=f"name another place: san prepare {source} {around.parent / (around.name + '-prepared')}",
+            fix="name another place: "
+            + command("san", "prepare", source, around.parent / (around.name + "-prepared")),
         )
 
 
@@ -65,6 +66,7 @@ def building(out: Path) -> Iterator[Path]:
         StorageError: The place cannot be written, or `out` was made by somebody else meanwhile.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    made = [folder for folder in out.parents if not folder.exists()]
     with storage_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(out)
@@ -78,6 +80,9 @@ def building(out: Path) -> Iterator[Path]:
             _rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # not empty: that is what was to be made
+                folder.rmdir()
 
 
 def _rename(partial: Path, out: Path) -> None:

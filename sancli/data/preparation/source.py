@@ -11,7 +11,7 @@ from sancli.data.listing import Listing, list_folder
 from sancli.data.preparation.archives import Contents, list_archive, read_members, unpack, without_ending
 from sancli.data.preparation.scan import UNREAD, hash_archive, hash_files, hash_source
 from sancli.data.prepared import MANIFEST
-from sancli.errors import DataError, StorageError, UsageError
+from sancli.errors import DataError, StorageError, UsageError, command
 
 MEMBERS = ".members"
 """Where the members of an archive wait, inside the folder that is being built."""
@@ -123,7 +123,7 @@ def _open_folder(path: Path) -> Source:
         raise UsageError(
             f"{path} is prepared already.",
             why=f"it has a {MANIFEST}.",
-            fix=f"san train {path}, or name its source.",
+            fix=f"{command('san', 'train', path)}, or name its source.",
         )
     next(path.iterdir(), None)  # an OSError where the folder itself may not be read
     return Source(path, path.resolve().name or "images", list_folder(path))

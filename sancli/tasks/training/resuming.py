@@ -7,7 +7,7 @@ from typing import Any
 from sancli import console
 from sancli.config import TrainConfig
 from sancli.engine import checkpoint
-from sancli.errors import UsageError, WeightsError
+from sancli.errors import UsageError, WeightsError, command
 from sancli.runs import Run
 from sancli.tasks.training.planning import Plan
 from sancli.tasks.training.session import FORMAT
@@ -55,7 +55,7 @@ def reopen(config: TrainConfig, given: frozenset[str]) -> Saved:
         raise WeightsError(
             f"{run.checkpoint} was written by another version of sancli.",
             why=f"its format is {state.get('format')}, this version reads {FORMAT}.",
-            fix=f"start a new run from its best weights: san train --weights {run.folder}",
+            fix=f"start a new run from its best weights: {command('san', 'train', '--weights', run.folder)}",
         )
     saved = TrainConfig.from_toml(state["config"])
     check_options(config, saved, given, run)
@@ -68,7 +68,8 @@ def reopen(config: TrainConfig, given: frozenset[str]) -> Saved:
         raise UsageError(
             f"{run.folder} is complete.",
             why=f"it has learnt for {progress['epoch']} epochs.",
-            fix=f"give it more: san train --resume-from {run.folder} --epochs {2 * progress['epoch']}",
+            fix="give it more: "
+            + command("san", "train", "--resume-from", run.folder, "--epochs", 2 * progress["epoch"]),
         )
     where = f"epoch {progress['epoch'] + 1}, step {progress['step']}"
     console.say(f"Going on with {run.folder}, from {where}")
@@ -163,5 +164,6 @@ def check_same_data(plan: Plan, saved: Saved) -> None:
     raise UsageError(
         f"{plan.prepared.root} {what}.",
         why=f"{saved.run.folder} was started on other data, and its figures would mean nothing.",
-        fix=f"start a new run from it: san train {plan.prepared.root} --weights {saved.run.folder}",
+        fix="start a new run from it: "
+        + command("san", "train", plan.prepared.root, "--weights", saved.run.folder),
     )

@@ -20,7 +20,7 @@ from sancli.engine.interrupts import StopRequest, stop_workers
 from sancli.engine.loop import Learner, NotFinite, infer, train_step
 from sancli.engine.metrics import summary
 from sancli.engine.optim import lr_factor
-from sancli.errors import Interruption, TrainingError
+from sancli.errors import Interruption, TrainingError, command
 from sancli.files import write_csv
 from sancli.report.curves import write_curves
 from sancli.runs import ModelInfo, Run
@@ -263,4 +263,4 @@ class Session:
 
 def resume_command(run: Run) -> str:
     """What to type to go on with a run."""
-    return f"san train --resume-from {run.folder}"
+    return command("san", "train", "--resume-from", run.folder)

@@ -17,7 +17,7 @@ LABEL_NAMES = (
     *("species", "breed", "dx", "diagnosis", "groundtruth", "wnid", "synset", "tag", "y"),
     *("classid", "labelid", "categoryid"),
 )
-SPLIT_NAMES = ("split", "dataset", "set", "subset", "partition")
+SPLIT_NAMES = ("split", "dataset", "set", "subset", "partition", "fold", "phase", "usage", "datasplit")
 
 
 @dataclass(frozen=True)

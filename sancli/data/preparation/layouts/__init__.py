@@ -14,7 +14,7 @@ from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Pla
 from sancli.data.preparation.layouts.names import names
 from sancli.data.preparation.layouts.tables import csv
 from sancli.data.preparation.layouts.trees import folders, intel, splits, tree
-from sancli.errors import DataError, printable
+from sancli.errors import DataError, command, printable
 
 __all__ = ["LAYOUTS", "Hints", "LabelFile", "Layout", "Placed", "Seen", "recognise"]
 
@@ -118,7 +118,7 @@ def _check_no_drawings(found: Layout, source: str) -> None:
         raise DataError(
             f"the folders {' and '.join([*shown, *drawn])} in {source} do not look like classes.",
             why=f"{drawn[0]} seems to hold what was drawn or written about the images in {shown[0]}.",
-            fix=f"san prepare {source}/{shown[0]}; or say --layout folders if they are classes.",
+            fix=f"{command('san', 'prepare', f'{source}/{shown[0]}')}; or say --layout folders if they are.",
         )
 
 

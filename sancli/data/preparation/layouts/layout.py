@@ -1,5 +1,6 @@
 """How a source was understood, and what it is recognised from."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ SPLIT_NAMES = {
 }
 DIGITS = "0123456789"
 """At the end of a folder's name, such as Kaggle's test1 and COCO's train2017."""
+FILLERS = ("set", "data", "image", "images", "img", "imgs", "split", "folder", "files", "")
+"""Words beside the split's in a folder's name, such as Training Set and test_images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,9 @@ class Seen:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a cell is named for."""
-    return SPLIT_NAMES.get(name.lower())
+    """The split that a folder or a cell is named for: train, Training Set, train_images, val2017."""
+    words = [word for word in re.split(r"[ _.-]+", name.lower().rstrip(DIGITS)) if word not in FILLERS]
+    return SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
 
 
 def splits_by_folder(paths: Sequence[str]) -> list[str | None]:
@@ -108,4 +112,4 @@ def splits_by_folder(paths: Sequence[str]) -> list[str | None]:
 def split_above(path: str) -> str | None:
     """The split that the nearest folder above an image is named for."""
     folders = path.split("/")[-2::-1]
-    return next((split for name in folders if (split := split_of(name.rstrip(DIGITS)))), None)
+    return next((split for name in folders if (split := split_of(name))), None)

@@ -93,7 +93,7 @@ def _flat_splits(paths: list[str]) -> dict[str, str | None] | None:
     shared = _shared([*parts.values()])
     splits: dict[str, str | None] = {}
     for folder in folders:
-        kinds = [split_of(part.rstrip(DIGITS)) for part in parts[folder][shared:]]
+        kinds = [split_of(part) for part in parts[folder][shared:]]
         if None in kinds or len(set(kinds)) > 1:
             return None
         splits[folder] = kinds[0] if kinds else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sancli.console import plural
 from sancli.data.listing import Listing, Problem
 from sancli.data.preparation.archives import without_ending
-from sancli.data.preparation.layouts.layout import SPLIT_NAMES, Layout, Placed, Seen, split_of, unlabelled
+from sancli.data.preparation.layouts.layout import Layout, Placed, Seen, split_of, unlabelled
 from sancli.data.prepared import UNLABELLED
 from sancli.errors import DataError
 
@@ -78,31 +78,57 @@ def intel(seen: Seen) -> Layout | None:
 
 
 def splits(seen: Seen) -> Layout | None:
-    """train/CLASS/, val/CLASS/, test/CLASS/ (or training, valid, validation, eval, dev, testing)."""
+    """train/CLASS/, val/CLASS/, test/CLASS/ (or Training Set, valid, test_images), or CLASS/train/."""
     top = tree(seen.listing)
-    named = [name for name in top.children if name.lower() in SPLIT_NAMES]
+    named = [name for name in top.children if split_of(name)]
+    if len(set(map(split_of, named))) < 2:
+        return _splits_in_classes(top)
     found = Layout("splits", f"it has the folders {' and '.join(named)}, each with class folders")
+    inside: dict[str, list[str]] = {}
     for path in seen.listing.images:
         first, *rest = top.below(path)
-        split = split_of(first) if rest else None
-        if split is None:
+        if not rest or split_of(first) is None:
             found.left_out.append(Problem(path, f"outside {', '.join(named)}", "left out"))
             continue
         folders = rest[:-1]
-        if folders and folders[0].lower() == first.lower():  # doubled: train/train/CLASS
-            folders = folders[1:]
-        _place(found, path, split, folders)
-    if len(set(map(split_of, named))) < 2 or all(image.split != "train" for image in found.images):
+        doubled = folders and folders[0].lower() == first.lower()  # train/train/CLASS
+        inside[path] = folders[1:] if doubled else folders
+    for path, folders in _unwrapped(inside).items():
+        _place(found, path, str(split_of(top.below(path)[0])), folders)
+    if all(image.split != "train" for image in found.images):
         return None
     _check_synonyms(named)
     found.empty = _empty_classes(seen.listing, found, depth_below={name.lower() for name in named})
     return found
 
 
+def _unwrapped(inside: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The folders below those of the splits, without one that all of them have: train/images/CLASS."""
+    below = [folders for folders in inside.values() if folders]
+    if len({folders[0] for folders in below}) == 1 and len({tuple(folders) for folders in below}) > 1:
+        return _unwrapped({path: folders[1:] for path, folders in inside.items()})
+    return inside
+
+
+def _splits_in_classes(top: Tree) -> Layout | None:
+    """CLASS/train/1.jpg and CLASS/test/2.jpg, where every image lies so."""
+    found = Layout("splits", "each class folder has the splits in it")
+    for path in top.images:
+        first, *rest = top.below(path)
+        split = split_of(rest[0]) if len(rest) > 1 else None
+        if split is None:
+            return None
+        found.images.append(Placed(path, first, split))
+    there = {image.split for image in found.images}
+    return found if "train" in there and len(there) > 1 and len(top.children) > 1 else None
+
+
 def folders(seen: Seen) -> Layout | None:
     """CLASS/ (one folder for each class)."""
     top = tree(seen.listing)
-    found = Layout("folders", f"it has {plural(len(top.children), 'folder')} and no folder named for a split")
+    named = [name for name in top.children if split_of(name)]
+    but = f"; {' and '.join(named)} is taken for a class" if named else " and no folder named for a split"
+    found = Layout("folders", f"it has {plural(len(top.children), 'folder')}{but}")
     for path in seen.listing.images:
         first, *rest = top.below(path)
         if rest:
