@@ -157,7 +157,7 @@ def test_early_stop_and_time_limit_end_a_run_in_good_order(data, runs, monkeypat
     train.run(training.config(data, runs, epochs=50, time_limit=0.001))
     said = capsys.readouterr().err
     assert "--early-stop: nothing better for 2 epochs" in said
-    assert "--time-limit of 0 min reached" in said
+    assert "--time-limit of 0.001 min reached" in said
     assert len((runs / "run-002" / "metrics.csv").read_text().splitlines()) == 2
 
 
