@@ -154,10 +154,10 @@ def test_a_folder_that_was_not_prepared_gets_the_line_to_paste(tmp_path, runs):
 
 def test_early_stop_and_time_limit_end_a_run_in_good_order(data, runs, monkeypatch, capsys):
     train.run(training.config(data, runs, epochs=50, lr=1e-9, early_stop=2))
-    train.run(training.config(data, runs, epochs=50, time_limit=0.001))
+    train.run(training.config(data, runs, epochs=50, time_limit=1e-6))
     said = capsys.readouterr().err
     assert "--early-stop: nothing better for 2 epochs" in said
-    assert "--time-limit of 0.001 min reached" in said
+    assert "--time-limit of 1e-06 min reached" in said
     assert len((runs / "run-002" / "metrics.csv").read_text().splitlines()) == 2
 
 

@@ -119,7 +119,7 @@ class TrainConfig(Config):
             ("--cutmix", self.cutmix, 0, 10),
             ("--image-size", None if self.image_size == AUTO else self.image_size, 32, 4096),
             ("--early-stop", self.early_stop, 1, 100_000),
-            ("--time-limit", self.time_limit, 1e-3, 1e6),
+            ("--time-limit", self.time_limit, 1e-6, 1e6),
             ("--limit", self.limit, 1, 10**9),
             ("--workers", None if self.workers == AUTO else self.workers, 0, 1024),
             ("--seed", self.seed, 0, 2**63 - 1),
