@@ -134,7 +134,7 @@ def test_a_full_disk_while_resizing_leaves_nothing(san, place, monkeypatch):
         patch.setattr(Path, "write_bytes", full)
         outcome = san("prepare", "pets", "--resize", "100")
     assert (outcome.code, "no space" in outcome.stderr) == (6, True)
-    assert list(Path("data").iterdir()) == []
+    assert not Path("data").exists()
 
 
 def test_an_image_that_vanishes_before_it_is_resized_is_named(san, place, monkeypatch):
@@ -149,7 +149,7 @@ def test_an_image_that_vanishes_before_it_is_resized_is_named(san, place, monkey
     outcome = san("prepare", "pets", "--resize", "100")
     assert outcome.code == 3
     assert "cat/wide.jpg cannot be read any more" in outcome.stderr
-    assert list(Path("data").iterdir()) == []
+    assert not Path("data").exists()
 
 
 def clone_as_xfs_does(clone, request, source):
