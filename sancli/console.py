@@ -5,7 +5,6 @@ holds one JSON object and nothing else.
 """
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sancli.errors import SanError, printable
+from sancli.errors import SanError, command, printable
 
 T = TypeVar("T")
 LINE_INTERVAL = 2.0
@@ -141,7 +140,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str
 
 def next_command(*words: object) -> None:
     """The last line of a command that went well: what to type now, ready to paste."""
-    say(f"Next: {shlex.join(str(word) for word in words)}", style="bold")
+    say(f"Next: {command(*words)}", style="bold")
 
 
 @contextmanager

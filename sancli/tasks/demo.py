@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
@@ -14,6 +13,7 @@ from sancli.config import DemoConfig, EvalConfig, PredictConfig, PrepareConfig, 
 from sancli.config.base import Config
 from sancli.console import say
 from sancli.data.scenes.folder import Fault, draw_folder
+from sancli.errors import command
 from sancli.files import unused
 from sancli.tasks import evaluate, predict, prepare, train
 
@@ -38,7 +38,7 @@ def run(config: DemoConfig) -> None:
     introduce(faults)
     outcome: dict[str, Any] = {"command": "demo", "folder": str(folder)}
     with chdir(folder):
-        say(f"$ cd {shlex.quote(str(folder))}", style="bold")
+        say(f"$ {command('cd', folder)}", style="bold")
         outcome["prepare"] = step("prepare", prepare.run, PREPARE)
         outcome["train"] = step("train", train.run, TRAIN)
         outcome["eval"] = step("eval", evaluate.run, EVALUATE)
@@ -89,4 +89,4 @@ def command_line(name: str, config: Config) -> str:
             words += [str(word) for word in (value if isinstance(value, tuple) else (value,))]
         else:
             words += [f"--{field.name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+    return command(*words)

@@ -1,7 +1,6 @@
 """Chooses the pictures of report.html, and makes them small."""
 
 import heapq
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sancli.data.preparation.remains import remains
 from sancli.data.preparation.selection import Selection
 from sancli.data.preparation.threads import in_threads
 from sancli.data.prepared import PAGE
+from sancli.errors import command
 from sancli.report.pages.preparation import (
     Group,
     Pictures,
@@ -102,7 +102,7 @@ def write_report(
         "options": written.manifest.options,
         "origin": written.manifest.source,
         "known_as": names() if plan.layout.whole else {},
-        "again": shlex.join(["san", "prepare", *again.arguments()]),
+        "again": command("san", "prepare", *again.arguments()),
     }
     write_page(folder / PAGE, facts | known, pictures)
 
