@@ -116,8 +116,8 @@ def shares(samples: list[Sample], size: int, enough_px: int, options: argparse.N
     }
 
 
-def measure(samples: list[Sample], options: argparse.Namespace) -> Figures:
-    """Parts and shares by what is read and by size."""
+def measure(samples: list[Sample], options: argparse.Namespace) -> Iterator[Figures]:
+    """Parts and shares by what is read and by size, so far: anew after each case."""
     costs, epochs, threads = {}, {}, torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         sources = {"images": samples, "photos": photos(samples, Path(folder))}
@@ -127,7 +127,7 @@ def measure(samples: list[Sample], options: argparse.Namespace) -> Figures:
             ways = {source: Preprocessing(image_size=size).enough_px, f"{source} in full": IN_FULL}
             for way, enough_px in ways.items() if source == "photos" else [*ways.items()][:1]:
                 epochs[f"{way}, {size} px"] = shares(of, size, enough_px, options)
-    return {"parts_ms": costs, "epoch": epochs}
+                yield {"parts_ms": costs, "epoch": epochs}
 
 
 def lines(result: Figures) -> Iterator[str]:
@@ -165,10 +165,11 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in ("network", "batch", "steps", "rounds")}
     stated = conditions(**settings, augment=AUGMENT, photo_px=PHOTO)
     data = open_prepared(options.data)
-    result = {"conditions": stated | {"data": data.manifest.name}} | measure(data.samples("train"), options)
-    print(*([json.dumps(result)] if options.json else lines(result)), sep="\n")
     out = options.out or ROOT / "benchmarks/results" / file_name("loader")
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    for found in measure(data.samples("train"), options):
+        result = {"conditions": stated | {"data": data.manifest.name}} | found
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    print(*([json.dumps(result)] if options.json else lines(result)), sep="\n")
 
 
 if __name__ == "__main__":
