@@ -136,7 +136,7 @@ def test_empty_class_folders_are_named():
     ("paths", "found"),
     [
         ((), "no images"),
-        (("notes.txt", "a.heic"), "no images and 2 other files (.txt 1, .heic 1)"),
+        (("notes.txt", "a.xcf"), "no images and 2 other files (.txt 1, .xcf 1)"),
         (("1.jpg", "2.jpg"), "2 images in no folder"),
         (("cat/1.jpg", "cat/2.jpg"), "2 images, and 1 folder: cat"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 from sancli.config import PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
-from sancli.data.listing import Problem
+from sancli.data.listing import Problem, describe_endings
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
 from sancli.data.preparation.groups import describe, grouped
@@ -63,12 +63,12 @@ def look(config: PrepareConfig) -> Plan:
         check_library()
     source = open_source(config.source)
     out = config.out or Path("data") / source.name
-    if source.is_folder:
-        check_places(source.path, out)
-    elif config.link in ("hard", "sym", "reflink"):
+    if config.source.is_dir():
+        check_places(config.source, out)
+    if not source.is_folder and config.link in ("hard", "sym", "reflink"):
         raise UsageError(
             f"--link {config.link} cannot be obeyed.",
-            why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",
+            why=f"the images are unpacked from {source.path}: there is nothing to link to.",
             fix="leave --link out.",
         )
     layout = recognise(see(config, source), config.layout)
@@ -97,8 +97,8 @@ def say_look(source: Source, layout: Layout) -> None:
     for note in layout.notes:
         say(printable(note))
     if source.listing.others:
-        count = source.listing.others.total()
-        say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
+        others = source.listing.others
+        say(f"{plural(others.total(), 'file')} with other extensions ignored ({describe_endings(others)})")
     if layout.empty:
         some = ", ".join(map(printable, layout.empty[:8])) + (", ..." if len(layout.empty) > 8 else "")
         warn(f"{plural(len(layout.empty), 'class', 'classes')} without an image, left out: {some}")

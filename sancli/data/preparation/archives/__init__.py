@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sancli.console import Bar, progress, size
-from sancli.data.listing import Listing, is_ghost, parents
+from sancli.data.listing import Listing, is_ghost, list_folder, parents
 from sancli.data.preparation.archives.members import DAMAGE, Member, Names, damaged
 from sancli.data.preparation.archives.walking import is_archive, walk, without_ending
 from sancli.errors import DataError, StorageError, printable
@@ -36,14 +36,15 @@ class Contents:
 
 
 def list_archive(path: Path) -> Contents:
-    """What an archive holds, after every member was found harmless; nothing is written.
+    """What an archive, or a folder of archives, holds, after every member was found harmless.
 
-    Archives inside are entered where there are no images beside them.
+    Nothing is written. Archives inside are entered where there are no images beside them; in a folder always.
 
     Raises:
         DataError: It is no archive, is damaged or encrypted, or a member would be unsafe to unpack.
     """
-    for depth in range(MAX_NESTING):
+    outermost = int(path.is_dir())
+    for depth in range(outermost, outermost + MAX_NESTING):
         contents = _look(path, depth)
         if contents.listing.images or not any(map(is_archive, contents.sizes)):
             break
@@ -52,8 +53,12 @@ def list_archive(path: Path) -> Contents:
 
 def _look(path: Path, depth: int) -> Contents:
     contents, names, folders = Contents(path, depth=depth), Names(), []
-    total = path.stat().st_size // MIB + 1
-    with progress(f"Reading {printable(path.name)}", total=total, unit="MiB") as bar:
+    total = path.stat().st_size
+    if path.is_dir():
+        around = list_folder(path)
+        total = sum((path / name).stat().st_size for name in around.archives)
+        contents.listing.problems, contents.listing.others = around.problems, around.unused()
+    with progress(f"Reading {printable(path.name)}", total=total // MIB + 1, unit="MiB") as bar:
         for member in walk(path, depth=depth, reached=_Reached(bar)):
             ghost = any(map(is_ghost, member.name.split("/")))
             if member.is_folder:

@@ -4,10 +4,11 @@ It looks at names, and at small files with labels: folders and archives are reco
 is written.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from sancli.console import plural
-from sancli.data.listing import Listing
+from sancli.data.listing import Listing, describe_endings
 from sancli.data.preparation.layouts.challenge import imagenet_train, imagenet_val
 from sancli.data.preparation.layouts.choosing import unread_tables
 from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Placed, Seen, split_of
@@ -48,6 +49,7 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
             if wanted == "auto" and name == "folders":
                 _check_no_splits(found, seen.source)
                 _check_no_drawings(found, seen.source)
+                _check_no_sets(seen)
             if wanted != "auto":  # what folders are named does not count then
                 found.why = f"--layout {wanted} says so" + ("" if name in BY_FOLDER else f"; {found.why}")
             return found
@@ -122,12 +124,29 @@ def _check_no_drawings(found: Layout, source: str) -> None:
         )
 
 
+def _check_no_sets(seen: Seen) -> None:
+    """Archives with class folders inside are data sets that lie beside each other, not classes."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for path in seen.listing.images if seen.listing.nested else ():
+        archive, *folders = path.split("/")[:-1]
+        inside[archive].add(folders[0] if folders else "")
+    if len(inside) < 2 or not (several := [name for name, folders in inside.items() if len(folders) > 1]):
+        return
+    some = ", ".join(map(printable, sorted(inside[several[0]])[:5]))
+    raise DataError(
+        f"the {plural(len(inside), 'archive')} in {seen.source} look like data sets, not like classes.",
+        why=f"{printable(several[0])} has folders of its own: {some}.",
+        fix=f"give the one you mean, as in: {command('san', 'prepare', f'{seen.source}/{several[0]}')}\n"
+        "    or say --layout folders, if each of them is a class.",
+    )
+
+
 def describe(listing: Listing) -> str:
     """For people: what there is, where the classes were expected."""
     top = tree(listing)
     images = plural(len(listing.images), "image")
     if not listing.images:
-        others = f" and {plural(listing.others.total(), 'other file')} ({listing.describe_others()})"
+        others = f" and {plural(listing.others.total(), 'other file')} ({describe_endings(listing.others)})"
         return "no images" + (others if listing.others else "")
     if not top.children:
         return f"{images} in no folder"
