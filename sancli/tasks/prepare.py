@@ -18,7 +18,7 @@ from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
-from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
+from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared, write_sums
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
@@ -54,6 +54,7 @@ def run(config: PrepareConfig) -> None:
             facts["written"] = written.ways
             before = dict(zip(plan.paths, files, strict=True))
             write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=before)
+            write_sums(folder)
     finish(plan, facts)
 
 
