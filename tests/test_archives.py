@@ -167,6 +167,17 @@ def test_a_header_that_lies_about_the_size_is_found_by_counting(refused, tmp_pat
     assert "cat/bomb.png" in refused(path)
 
 
+def test_what_is_no_archive_gets_the_way_out_that_fits(refused, tmp_path):
+    for name, data, words in (
+        ("photo.jpg", picture(1, "JPEG"), "for one image: san predict "),
+        ("labels.csv", b"image,label\n", "a table of their labels goes to --labels"),
+        ("a.zip", b"<html>404", "download it again"),
+        ("a.rar", b"Rar!\x1a\x07\0", "unpack it"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert words in refused(tmp_path / name).splitlines()[-1]
+
+
 def test_many_empty_members_are_no_images(refused, tmp_path):
     words = refused(fill_zip(tmp_path / "a.zip", {f"a/{i}.txt": b"" for i in range(5000)}))
     assert ".txt 5,000" in words

@@ -87,6 +87,17 @@ def test_a_picture_over_the_limit_is_refused_until_it_is_raised(san, place):  # 
     assert prepared_with(san, options=("--force",))[2] == {}
 
 
+def test_links_inside_the_source_are_counted_and_explain_what_is_not_taken(san, place):
+    fill("x", PETS)
+    for number in range(3):
+        Path(f"x/cat/again{number}.png").symlink_to(f"{number}.png")
+    Path("x/cat/nothing.png").symlink_to("nothing")
+    outcome, prepared, _ = prepared_with(san)
+    assert "\n3 of them are links to files in the source; an image and a link" in outcome.stderr
+    assert "\n20 of 23 images taken; 3 dropped as duplicates.\n" in outcome.stderr
+    assert prepared.total() == 20
+
+
 def test_other_extensions_are_counted_and_capitals_are_read(san, place):  # row 11
     others = {f"cat/{i}.xcf": b"x" for i in range(10)} | {"a.txt": b"x", "dog/b.TXT": b"x", "cat/c": b"x"}
     formats = {
@@ -106,8 +117,9 @@ def test_no_classes_or_one_is_explained(san, place, tree):  # row 21
     fill("x", tree)
     outcome = san("prepare", "x")
     assert outcome.code == 3
-    assert "give each class a folder of its own, or name a table of labels: --labels FILE" in outcome.stderr
-    assert outcome.stderr.endswith("\n    x/\n      cat/1.jpg\n      dog/2.jpg\n")
+    assert "give each class a folder of its own, as x/cat/1.jpg and x/dog/2.jpg,\n" in outcome.stderr
+    assert outcome.stderr.endswith("    or name a table of labels: --labels FILE\n")
+    assert len(outcome.stderr.splitlines()) <= 6
     assert not Path("data").exists()
 
 

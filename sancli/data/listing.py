@@ -49,6 +49,8 @@ class Listing:
     """Those among them that may hold images."""
     problems: list[Problem] = field(default_factory=list)
 
+    links: int = 0
+    """Images that are links to files in the source."""
     nested: bool = False
     """Some of the folders are archives in an archive: the endings of their names say nothing."""
 
@@ -138,7 +140,9 @@ def _add_leaf(root: Path, path: str, entry: os.DirEntry[str], listing: Listing) 
     elif problem := _link_problem(root, entry) if entry.is_symlink() else _kind(entry):
         listing.problems.append(Problem(path, problem, "skipped"))
     else:
+        before = len(listing.images)
         listing.add_file(path)
+        listing.links += len(listing.images) - before
 
 
 def _link_problem(root: Path, entry: os.DirEntry[str]) -> str | None:

@@ -95,6 +95,8 @@ def say_look(source: Source, layout: Layout) -> None:
     some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
     say(f"Layout: {layout.name}, because {printable(layout.why)}.")
     say(f"{plural(len(source.listing.images), 'image')}, {plural(len(names), 'class', 'classes')}: {some}")
+    if links := source.listing.links:
+        say(f"{links:,} of them are links to files in the source; an image and a link to it are duplicates.")
     for note in layout.notes:
         say(printable(note))
     if source.listing.others:

@@ -9,6 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from sancli.data.images import ENDINGS
 from sancli.data.listing import ARCHIVES, is_ghost, list_folder
 from sancli.data.preparation.archives.budget import Budget
 from sancli.data.preparation.archives.members import DAMAGE, Member, damaged, plain, refuse, unsafe_name
@@ -16,10 +17,11 @@ from sancli.data.preparation.archives.streams import BUFFER_BYTES, ENGINES, Deco
 from sancli.data.preparation.archives.tars import is_tar, tar_members
 from sancli.data.preparation.archives.zips import zip_members
 from sancli.data.sniff import HEAD_BYTES, what_is
-from sancli.errors import DataError
+from sancli.errors import DataError, command
 from sancli.files import storage_errors
 
 UNREAD_KINDS = ("RAR", "7-Zip", "zstd", *ENGINES)
+PICTURES = ("HEIC", "WebP", *ENDINGS)
 SPOOLED_BYTES = 2**24
 """A zip inside an archive is kept in memory up to this size, then in a temporary file."""
 
@@ -153,7 +155,16 @@ def _no_archive(label: str, looks: str | None, kind: str | None) -> DataError:
     return DataError(
         f"{label} is neither a zip nor a tar.",
         why=f"{looks if looks and looks.startswith(('it ', 'an ')) else known}.",
-        fix="unpack it, then give the folder to san prepare."
-        if kind in UNREAD_KINDS
-        else "download it again, and look at what was saved.",
+        fix=_way_out(label, kind),
     )
+
+
+def _way_out(label: str, kind: str | None) -> str:
+    """What to do with a file that is no archive which is read."""
+    if kind in UNREAD_KINDS:
+        return "unpack it, then give the folder to san prepare."
+    if kind in PICTURES:
+        return f"give a folder or an archive of images; for one image: {command('san', 'predict', label)}"
+    if kind == "text":
+        return "give the images, as a folder or an archive; a table of their labels goes to --labels."
+    return "download it again, and look at what was saved."

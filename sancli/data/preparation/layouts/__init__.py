@@ -15,7 +15,7 @@ from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Pla
 from sancli.data.preparation.layouts.names import names
 from sancli.data.preparation.layouts.tables import csv
 from sancli.data.preparation.layouts.trees import folders, intel, splits, tree
-from sancli.errors import DataError, command, printable
+from sancli.errors import DataError, command, folded, printable
 
 __all__ = ["LAYOUTS", "Hints", "LabelFile", "Layout", "Placed", "Seen", "recognise"]
 
@@ -71,16 +71,18 @@ def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
     looked_for = "; ".join(_words(str(LAYOUTS[name].__doc__).rstrip(".")) for name in tried)
     inner = [ending for ending in ARCHIVES if seen.listing.others[ending]]
     example = (
-        "give each class a folder of its own, or name a table of labels: --labels FILE\n"
-        f"    {seen.source}/\n      cat/1.jpg\n      dog/2.jpg"
+        f"give each class a folder of its own, as {seen.source}/cat/1.jpg and {seen.source}/dog/2.jpg,\n"
+        "    or name a table of labels: --labels FILE"
     )
     lone = _lone_class(seen.listing) if "folders" in tried else None
-    tables = "".join(f"; {error.what.rstrip('.')}" for error in unread_tables(seen)[:1])
+    looked = f"looked for {looked_for}"
+    for error in unread_tables(seen)[:1]:  # that is what was meant
+        looked = error.what.rstrip(".")
     return DataError(
         f"no labelled images in {seen.source}."
         if lone is None
         else f"{seen.source} has only one class ({printable(lone)}); at least two are needed.",
-        why=f"found {describe(seen.listing)}; looked for {looked_for}{tables}.",
+        why=folded(f"found {describe(seen.listing)}; {looked}.", most=3),
         fix=f"unpack the {' and '.join(inner)} files in it first."
         if inner and not seen.listing.images
         else example,
