@@ -13,6 +13,8 @@ import pytest
 from folders import class_tree, contents, fill, fill_tar, fill_zip
 
 import sancli
+from sancli import console
+from sancli.data.preparation import room
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -63,10 +65,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
     assert outcome.code == 6
     assert "no space" in outcome.stderr
     assert not Path("data").exists()
-    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
-    outcome = san("prepare", fill_zip("a.zip", PETS))
-    assert outcome.code == 6
-    assert "10 B are free" in outcome.stderr
+    monkeypatch.setattr(room, "free_bytes", lambda _: 10)
+    needed = sum(path.stat().st_size for path in Path("pets").rglob("*.png"))
+    for source, options in ((fill_zip("a.zip", PETS), ()), ("pets", ("--link", "copy"))):
+        outcome = san("prepare", source, *options)
+        assert outcome.code == 6
+        assert f"it needs {console.size(needed)}, and 10 B are free at data" in outcome.stderr
+        assert not Path("data").exists()
+    assert san("prepare", "pets", "--link", "hard").code == 0
 
 
 @contextmanager

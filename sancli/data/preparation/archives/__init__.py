@@ -11,8 +11,9 @@ from sancli.console import Bar, progress, size
 from sancli.data.listing import Listing, is_ghost, list_folder, parents
 from sancli.data.preparation.archives.members import DAMAGE, Member, Names, damaged
 from sancli.data.preparation.archives.walking import is_archive, walk, without_ending
-from sancli.errors import DataError, StorageError, printable
-from sancli.files import free_bytes, storage_errors
+from sancli.data.preparation.room import check_room
+from sancli.errors import DataError, printable
+from sancli.files import storage_errors
 
 __all__ = ["Contents", "is_archive", "list_archive", "read_members", "unpack", "without_ending"]
 
@@ -95,7 +96,7 @@ def unpack(contents: Contents, names: Collection[str], to: Path) -> dict[str, Pa
         DataError: A member is damaged or holds other than the archive says, or the archive has changed.
         StorageError: There is no room.
     """
-    _check_room(contents, names, to)
+    check_room(sum(contents.sizes[name] for name in names), to, f"unpack {contents.path}")
     wanted, files = set(names), dict[str, Path]()
     with progress("Unpacking", total=len(wanted), unit="files") as bar:
         for member in walk(contents.path, depth=contents.depth):
@@ -161,13 +162,3 @@ def read_members(contents: Contents, names: Collection[str], *, limit: int) -> d
 def _check_all(contents: Contents, wanted: set[str], found: Collection[str]) -> None:
     if missing := sorted(wanted.difference(found)):
         raise damaged(contents.path, f"{missing[0]!r} was there a moment ago, and is gone")
-
-
-def _check_room(contents: Contents, names: Collection[str], to: Path) -> None:
-    needed = sum(contents.sizes[name] for name in names)
-    if needed > (free := free_bytes(to)):
-        raise StorageError(
-            f"no space to unpack {contents.path}.",
-            why=f"it needs {size(needed)}, and {size(free)} are free at {to.parent}.",
-            fix="free some space, or name an OUT on another disk.",
-        )
