@@ -114,7 +114,9 @@ def open_source(path: Path) -> Source:
         exists = path.exists()
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be read.", why=f"{error.strerror or error}.", fix="check its permissions."
+            f"{printable(error.filename or path)} cannot be read.",
+            why=f"{error.strerror or error}.",
+            fix="check its permissions.",
         ) from None
     raise DataError(
         f"{path} {'is neither a folder nor an archive' if exists else 'does not exist'}.",
