@@ -111,6 +111,17 @@ def test_a_zip_cut_short_is_damaged(refused, tmp_path, keep):
     assert "a.zip is cut off or damaged" in refused(path)
 
 
+@pytest.mark.parametrize("place", [28, 30, 32])  # of the lengths of a name, an extra field and a comment
+def test_a_wrong_length_in_the_table_of_contents_loses_no_member(refused, tmp_path, place):
+    path = fill_zip(tmp_path / "a.zip", TREE)
+    data = bytearray(path.read_bytes())
+    for high in (0, 1):  # a little too far, and beyond the end
+        changed = bytearray(data)
+        changed[data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1) + place + high] ^= 4
+        path.write_bytes(changed)
+        assert "cut off or damaged" in refused(path)
+
+
 def test_a_flipped_bit_is_found_by_its_member(refused, tmp_path):
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = fill_zip(tmp_path / "a.zip", TREE, compression=compression)
