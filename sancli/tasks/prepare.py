@@ -7,7 +7,7 @@ from typing import Any
 
 from sancli.config import PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
-from sancli.data.listing import Problem
+from sancli.data.listing import Problem, describe_endings
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
 from sancli.data.preparation.groups import describe, grouped
@@ -18,7 +18,7 @@ from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
-from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
+from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared, write_sums
 from sancli.errors import DataError, UsageError, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
@@ -54,6 +54,7 @@ def run(config: PrepareConfig) -> None:
             facts["written"] = written.ways
             before = dict(zip(plan.paths, files, strict=True))
             write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=before)
+            write_sums(folder)
     finish(plan, facts)
 
 
@@ -63,12 +64,12 @@ def look(config: PrepareConfig) -> Plan:
         check_library()
     source = open_source(config.source)
     out = config.out or Path("data") / source.name
-    if source.is_folder:
-        check_places(source.path, out)
-    elif config.link in ("hard", "sym", "reflink"):
+    if config.source.is_dir():
+        check_places(config.source, out)
+    if not source.is_folder and config.link in ("hard", "sym", "reflink"):
         raise UsageError(
             f"--link {config.link} cannot be obeyed.",
-            why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",
+            why=f"the images are unpacked from {source.path}: there is nothing to link to.",
             fix="leave --link out.",
         )
     layout = recognise(see(config, source), config.layout)
@@ -94,11 +95,13 @@ def say_look(source: Source, layout: Layout) -> None:
     some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
     say(f"Layout: {layout.name}, because {printable(layout.why)}.")
     say(f"{plural(len(source.listing.images), 'image')}, {plural(len(names), 'class', 'classes')}: {some}")
+    if links := source.listing.links:
+        say(f"{links:,} of them are links to files in the source; an image and a link to it are duplicates.")
     for note in layout.notes:
         say(printable(note))
     if source.listing.others:
-        count = source.listing.others.total()
-        say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
+        others = source.listing.others
+        say(f"{plural(others.total(), 'file')} with other extensions ignored ({describe_endings(others)})")
     if layout.empty:
         some = ", ".join(map(printable, layout.empty[:8])) + (", ..." if len(layout.empty) > 8 else "")
         warn(f"{plural(len(layout.empty), 'class', 'classes')} without an image, left out: {some}")
