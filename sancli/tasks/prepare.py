@@ -27,6 +27,9 @@ from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
 
+USUAL = "san15-patchwise"
+"""The published network that is proposed where none is here."""
+
 
 def run(config: PrepareConfig) -> None:
     """Prepares a source, or says that it was prepared already; with --check looks at what was prepared."""
@@ -208,7 +211,20 @@ def finish(plan: Plan, facts: dict[str, Any]) -> None:
 
 def say_next(plan: Plan) -> None:
     """The next command: what has no training images is there to evaluate a published network."""
-    if plan.layout.name == "imagenet-val":
-        next_command("san", "eval", "--model", "san15-patchwise", "--data", plan.out, "--split", "val")
-    else:
+    if plan.layout.name != "imagenet-val":
         next_command("san", "train", plan.out)
+    elif (name := _published()) is not None:
+        next_command("san", "eval", "--weights", name, "--data", plan.out, "--split", "val")
+    else:
+        say(
+            f"To measure a published network on it, get one; then san eval --weights {USUAL} --data {plan.out}"
+        )
+        next_command("san", "download-weights", USUAL)
+
+
+def _published() -> str | None:
+    """A published network that is here; None: there is none."""
+    from sancli import weights  # brings in torch, which nothing else here needs
+    from sancli.model.zoo import PUBLISHED
+
+    return next((name for name in (USUAL, *PUBLISHED) if weights.is_downloaded(name)), None)

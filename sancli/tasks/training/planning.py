@@ -17,6 +17,7 @@ from sancli.runs import Model, open_model
 from sancli.tasks.training.choices import automatic_balance, automatic_size, automatic_workers
 
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
+BODY_RATE_FROM_WEIGHTS = 0.3
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
 PUBLISHED_ARCHS = ("san10", "san15", "san19")
 
@@ -108,7 +109,10 @@ def make_plan(
     device = choose(config.device, config.precision)
     config = resolved(config, prepared, train, device, start, reasons)
     preprocessing = Preprocessing(
-        image_size=int(config.image_size), crop=config.crop, equalize=config.equalize
+        image_size=int(config.image_size),
+        crop=config.crop,
+        crop_share=config.crop_share or 1.0,
+        equalize=config.equalize,
     )
     return Plan(
         config=config,
@@ -210,6 +214,11 @@ def resolved(
         published = start is not None and config.weights in (AUTO, "imagenet")
         size, reasons["image_size"] = automatic_size(prepared, published=published)
         config = config.replace(image_size=size)
+    if config.crop_share is None:  # as timm does: what is measured is what the weights were made for
+        share = start.info.preprocessing.crop_share if start and config.crop == "center" else 1.0
+        config = config.replace(crop_share=share)
+        if share != 1.0:
+            reasons["crop_share"] = "as the weights"
     if config.workers == AUTO:
         workers, reasons["workers"] = automatic_workers(len(train), device)
         config = config.replace(workers=workers)
@@ -224,6 +233,9 @@ def resolved(
         data=prepared.root,
         epochs=epochs,
         freeze_epochs=freeze,
+        body_rate=config.body_rate
+        if config.body_rate is not None
+        else (BODY_RATE_FROM_WEIGHTS if start else 1.0),
         device=device.torch_device.type,
         precision=device.precision,
         weight_decay=WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay,

@@ -131,11 +131,17 @@ def make_learner(plan: Plan, network: nn.Module, world: World, *, micro_batch: i
     config, steps = plan.config, plan.epochs * plan.steps_per_epoch
     assert config.lr is not None
     assert config.weight_decay is not None
+    assert config.body_rate is not None
     weight = rarity(plan.train, len(plan.classes)) if config.balance == "loss" else None
     return Learner(
         network=network,
         optimizer=make_optimizer(
-            network, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay
+            network,
+            name=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            head=HEAD,
+            body_rate=config.body_rate,
         ),
         average=moving_average(network, steps=steps) if config.ema else None,
         device=plan.device,
