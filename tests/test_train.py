@@ -9,7 +9,10 @@ import torch
 import training
 
 from sancli import console, weights
-from sancli.data.prepared import Sample
+from sancli.data.images import load_image
+from sancli.data.prepared import Sample, open_prepared
+from sancli.data.preprocessing import Preprocessing
+from sancli.data.transforms import evaluation_view
 from sancli.engine import checkpoint
 from sancli.errors import DataError, UsageError
 from sancli.runs import Run
@@ -71,6 +74,20 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(data, runs):
     state = torch.load(runs / "run-001" / "last.ckpt", weights_only=True)
     assert state["progress"]["epoch"] == 1
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in state["network"])
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_first_epoch_from_scratch_is_measured_with_the_statistics_of_its_own_weights(data, runs, ema):
+    train.run(
+        training.config(data, runs, epochs=1, batch_size=12, ema=ema)
+    )  # one step; all images are one batch
+    network = training.Micro(2)
+    network.load_state_dict(weights.read(runs / "run-001" / "model.safetensors"))
+    view = evaluation_view(Preprocessing(image_size=32))
+    images = torch.stack([view(load_image(sample.path)) for sample in open_prepared(data).samples("train")])
+    values = network.body[0](images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(network.body[1].running_mean, values.mean(1))
+    torch.testing.assert_close(network.body[1].running_var, values.var(1))
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data, runs):

@@ -19,6 +19,7 @@ from sancli.tasks.training.choices import automatic_balance, automatic_size, aut
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
 BODY_RATE_FROM_WEIGHTS = 0.3
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+SCRATCH = "scratch"
 PUBLISHED_ARCHS = ("san10", "san15", "san19")
 
 
@@ -80,7 +81,12 @@ class Plan:
     def lacks_imagenet(self) -> bool:
         """Whether the run starts from scratch only because the published weights are not here."""
         wanted = self.config.weights == AUTO and self.config.arch in PUBLISHED_ARCHS
-        return wanted and self.started_from == "scratch"
+        return wanted and self.from_scratch
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the run began with fresh parameters; also of one that goes on."""
+        return self.started_from == SCRATCH
 
     def fingerprint(self) -> str:
         """The sha256 of dataset.json: whether data is the same data."""
@@ -122,7 +128,7 @@ def make_plan(
         preprocessing=preprocessing,
         device=device,
         start=start,
-        started_from=started_from or (start.info.name if start else "scratch"),
+        started_from=started_from or (start.info.name if start else SCRATCH),
         reasons=reasons,
     )
 
