@@ -1,10 +1,10 @@
-"""How a network is best fine-tuned from weights, with few images: from scratch, the head alone, body and head.
+"""How a network is best fine-tuned from weights, with few images: the head alone, or the body too, how fast.
 
-usage: python benchmarks/finetuning.py DATA WEIGHTS --json FILE [--seeds 3] [--limit 15] [--epochs 8] [--batch 8]
+usage: python benchmarks/finetuning.py DATA WEIGHTS --json FILE [--seeds 3] [--limit 15] [--epochs 8]
 
-DATA is a folder made by `san prepare`, WEIGHTS a run on other classes. Every way learns from the same images with
-the same steps, and is measured after its last epoch on the same images of test: val chooses nothing, so that there
-is no best of several. The file is written anew after each run.
+DATA is a folder made by `san prepare`, WEIGHTS a run on other classes. Every way learns from the same images
+with the same steps, and is measured after its last epoch on the same images of test: val chooses nothing, so
+that there is no best of several. The file is written anew after each run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from sancli.data.dataset import evaluation_loader
 from sancli.data.prepared import Sample
 from sancli.engine.distributed import World
 from sancli.engine.interrupts import StopRequest
-from sancli.engine.loop import infer
+from sancli.engine.loop import infer, measure_statistics
 from sancli.runs import Run, versions
 from sancli.tasks import train
 from sancli.tasks.training.progress import Progress
@@ -50,6 +50,8 @@ def learnt(config: TrainConfig, tested: int) -> float:
         for _ in range(plan.epochs):
             session.train_epoch()
             session.progress.epoch, session.progress.step = session.progress.epoch + 1, 0
+        if plan.from_scratch:
+            measure_statistics(learner.best_network, session.statistics_batches(), device=plan.device)
     samples = drawn(plan.prepared.samples("test"), tested)
     loader = evaluation_loader(samples, plan.preprocessing, batch_size=32, workers=0)
     right = sum(

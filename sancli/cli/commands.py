@@ -244,13 +244,11 @@ def train(
         ),
     ] = None,
     body_rate: Annotated[
-        float | None,
+        float,
         typer.Option(
-            help="Learning rate of all but the head, as a share of it. Default: 1 from scratch, 0.3 from "
-            "weights.",
-            rich_help_panel=LEARNING,
+            help="Learning rate of all but the head, as a share of the head's.", rich_help_panel=LEARNING
         ),
-    ] = None,
+    ] = TrainConfig.body_rate,
     optimizer: Annotated[
         str,
         typer.Option(

@@ -49,8 +49,8 @@ class TrainConfig(Config):
     """Images in one optimizer step."""
     lr: float | None = None
     """None: 1e-3 from scratch, 2e-4 from weights, times sqrt(batch_size / 64); 50 times that with sgd."""
-    body_rate: float | None = None
-    """Learning rate of all but the head, as a share of the head's. None: 1 from scratch, 0.3 from weights."""
+    body_rate: float = 1.0
+    """Learning rate of all but the head, as a share of the head's."""
     optimizer: str = "adamw"
     weight_decay: float | None = None
     """None: 0.05 with adamw; 5e-4 with sgd, which adds it to the gradient."""

@@ -19,7 +19,7 @@ from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
 from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
-from sancli.errors import DataError, UsageError, printable
+from sancli.errors import DataError, UsageError, command, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
 from sancli.tasks.preparation.labelling import see
@@ -213,12 +213,13 @@ def say_next(plan: Plan) -> None:
     """The next command: what has no training images is there to evaluate a published network."""
     if plan.layout.name != "imagenet-val":
         next_command("san", "train", plan.out)
-    elif (name := _published()) is not None:
-        next_command("san", "eval", "--weights", name, "--data", plan.out, "--split", "val")
+        return
+    name = _published()
+    measure = ("san", "eval", "--weights", name or USUAL, "--data", plan.out, "--split", "val")
+    if name:
+        next_command(*measure)
     else:
-        say(
-            f"To measure a published network on it, get one; then san eval --weights {USUAL} --data {plan.out}"
-        )
+        say(f"No published network is here to measure on it; with one: {command(*measure)}")
         next_command("san", "download-weights", USUAL)
 
 

@@ -65,8 +65,8 @@ def show_published(figures: dict[str, Any]) -> None:
     console.result(verdict(figures))
     if present < classes:
         console.say(
-            f"{present} of {classes:,} classes have images here: an answer is right only if it is the best of "
-            f"all {classes:,}. The published figure is of all classes; these may be easier or harder."
+            f"{present} of {classes:,} classes have images here; answers are still among all {classes:,}. "
+            "The published figure is of all classes: these may be easier or harder."
         )
     if figures["top1"] < HARDLY_ANY and not theirs["within_chance"]:
         console.warn(
@@ -78,12 +78,10 @@ def show_published(figures: dict[str, Any]) -> None:
 def verdict(figures: dict[str, Any]) -> str:
     """Whether the difference is chance, in a sentence."""
     theirs, images = figures["published"], console.plural(figures["images"], "image")
-    points = 100 * theirs["difference"]
-    low, high = (f"{100 * bound:.1f}" for bound in figures["top1_interval"])
-    difference = f"The difference of {points:+.1f} points is"
+    difference = f"The difference of {100 * theirs['difference']:+.1f} points is"
     if theirs["within_chance"]:
-        return f"{difference} within chance for {images}: the published figure lies in the interval, {low}-{high}."
+        return f"{difference} within chance for {images}: the published top-1 lies in the 95 % interval."
     return (
-        f"{difference} more than chance for {images}: the published figure lies outside the interval, {low}-{high}; "
-        "images, labels, preprocessing or weights differ."
+        f"{difference} more than chance for {images}: the published top-1 lies outside the 95 % interval. "
+        "Images, labels or weights are not the authors'."
     )

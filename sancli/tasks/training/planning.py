@@ -17,7 +17,6 @@ from sancli.runs import Model, open_model
 from sancli.tasks.training.choices import automatic_balance, automatic_size, automatic_workers
 
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
-BODY_RATE_FROM_WEIGHTS = 0.3
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
 SCRATCH = "scratch"
 PUBLISHED_ARCHS = ("san10", "san15", "san19")
@@ -239,9 +238,6 @@ def resolved(
         data=prepared.root,
         epochs=epochs,
         freeze_epochs=freeze,
-        body_rate=config.body_rate
-        if config.body_rate is not None
-        else (BODY_RATE_FROM_WEIGHTS if start else 1.0),
         device=device.torch_device.type,
         precision=device.precision,
         weight_decay=WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay,

@@ -131,7 +131,6 @@ def make_learner(plan: Plan, network: nn.Module, world: World, *, micro_batch: i
     config, steps = plan.config, plan.epochs * plan.steps_per_epoch
     assert config.lr is not None
     assert config.weight_decay is not None
-    assert config.body_rate is not None
     weight = rarity(plan.train, len(plan.classes)) if config.balance == "loss" else None
     return Learner(
         network=network,

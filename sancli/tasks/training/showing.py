@@ -25,7 +25,7 @@ def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> None:
     lines = {
         "Data": data_line(plan.prepared, plan),
         "Model": model_line(plan, learner),
-        "Images": f"{config.image_size} px{why(plan, 'image_size')}, {crop_text(plan)}, augment {config.augment}",
+        "Images": images_line(plan),
         "Learning": learning_line(plan, learner),
         "Device": f"{plan.device.describe()}, {operators_text(plan)}{workers_text(plan)}",
         "Memory": plan.reasons["memory"],
@@ -51,12 +51,12 @@ def why(plan: Plan, setting: str) -> str:
     return f" ({reason})" if reason else ""
 
 
-def crop_text(plan: Plan) -> str:
-    """How an image becomes square."""
-    view = plan.preprocessing
-    if view.crop_share == 1.0 or view.crop != "center":
-        return view.crop
-    return f"{view.crop} {view.crop_share:.1%} of the short side{why(plan, 'crop_share')}"
+def images_line(plan: Plan) -> str:
+    """The size that the network sees, how an image becomes square, and how far training strays from it."""
+    view, share = plan.preprocessing, ""
+    if view.crop == "center" and view.crop_share != 1.0:
+        share = f" {view.crop_share:.1%} of the short side{why(plan, 'crop_share')}"
+    return f"{view.image_size} px{why(plan, 'image_size')}, {view.crop}{share}, augment {plan.config.augment}"
 
 
 def data_line(prepared: Prepared, plan: Plan) -> str:
