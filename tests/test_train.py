@@ -1,5 +1,6 @@
 """`san train` as a user meets it: the plan, the run folder, small and awkward data, starting from weights."""
 
+import dataclasses
 import json
 import re
 import tomllib
@@ -260,3 +261,24 @@ def test_on_a_cpu_a_batch_that_does_not_fit_goes_in_parts(data, runs, monkeypatc
     said = capsys.readouterr().err
     assert "at a time" in said
     assert "which BatchNorm sees" in said
+
+
+@pytest.mark.parametrize(
+    ("side", "load_s", "said"), [(3000, 2.0, True), (3000, 0.2, False), (150, 2.0, False)]
+)
+def test_large_files_that_slow_the_training_deserve_a_word(
+    data, runs, monkeypatch, capsys, side, load_s, said
+):
+    manifest = json.loads((data / "dataset.json").read_text()) | {"median_short_side_px": side}
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    measured = train.rehearse
+    monkeypatch.setattr(
+        train, "rehearse", lambda *args: dataclasses.replace(measured(*args), load_s=load_s, step_s=1.0)
+    )
+    train.run(training.config(data, runs, dry_run=True))
+    assert ("san prepare SOURCE --resize 256" in capsys.readouterr().err) is said
+
+
+def test_images_that_fill_no_batch_are_told_where_they_are_many(data, runs, capsys):
+    train.run(training.config(data, runs, dry_run=True, batch_size=7))
+    assert "1 step (without 5 images, others each time)" in capsys.readouterr().err

@@ -76,8 +76,7 @@ def infer(
 def measure_statistics(network: nn.Module, batches: Iterable[Labelled], *, device: Device) -> None:
     """Replaces the statistics of each BatchNorm by those of these images, the plain average over the batches.
 
-    The running ones, and their moving average even more, remember fresh parameters for about 40 steps and lag
-    behind weights that change fast. Source: Wu, Johnson, "Rethinking Batch in BatchNorm" (2021), PreciseBN.
+    Source: Wu, Johnson, "Rethinking Batch in BatchNorm" (2021), PreciseBN.
     """
     with torch.no_grad(), device.autocast():
         update_bn((device.send(batch.images) for batch in batches), network)

@@ -1,7 +1,7 @@
 """What a run will do: every "auto" of the settings becomes a value with its reason."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -112,6 +112,8 @@ def make_plan(
     start = find_start(config) if started_from is None else None
     config = like_start(config, start, given, reasons)
     device = choose(config.device, config.precision)
+    if started_from is not None and "device" not in given:
+        device = replace(device, reason="as before")
     config = resolved(config, prepared, train, device, start, reasons)
     preprocessing = Preprocessing(
         image_size=int(config.image_size),
