@@ -19,13 +19,16 @@ from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
 from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared, write_sums
-from sancli.errors import DataError, UsageError, printable
+from sancli.errors import DataError, UsageError, command, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
 from sancli.tasks.preparation.labelling import see
 from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
+
+USUAL = "san15-patchwise"
+"""The published network that is proposed where none is here."""
 
 
 def run(config: PrepareConfig) -> None:
@@ -211,7 +214,21 @@ def finish(plan: Plan, facts: dict[str, Any]) -> None:
 
 def say_next(plan: Plan) -> None:
     """The next command: what has no training images is there to evaluate a published network."""
-    if plan.layout.name == "imagenet-val":
-        next_command("san", "eval", "--model", "san15-patchwise", "--data", plan.out, "--split", "val")
-    else:
+    if plan.layout.name != "imagenet-val":
         next_command("san", "train", plan.out)
+        return
+    name = _published()
+    measure = ("san", "eval", "--weights", name or USUAL, "--data", plan.out, "--split", "val")
+    if name:
+        next_command(*measure)
+    else:
+        say(f"No published network is here to measure on it; with one: {command(*measure)}")
+        next_command("san", "download-weights", USUAL)
+
+
+def _published() -> str | None:
+    """A published network that is here; None: there is none."""
+    from sancli import weights  # brings in torch, which nothing else here needs
+    from sancli.model.zoo import PUBLISHED
+
+    return next((name for name in (USUAL, *PUBLISHED) if weights.is_downloaded(name)), None)
