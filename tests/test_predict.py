@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from small_run import CLASSES, draw, prepared_folder, trained_run
 
+from sancli.tasks.inference import asking
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -50,6 +52,13 @@ def test_one_photo_gives_bars_and_no_file(san, here):
     assert "\u2588" * 25 in outcome.stdout
     assert sorted(here.rglob("*")) == before
     assert outcome.stderr.splitlines()[-1] == "Next: san eval"
+
+
+def test_the_network_that_is_asked_replays_what_its_device_can(san, here, monkeypatch):
+    devices = []
+    monkeypatch.setattr(asking, "captured", lambda network, device: devices.append(device.type) or network)
+    assert san("predict", "photos").code == san("eval").code == 0
+    assert devices == ["cpu", "cpu"]
 
 
 def test_a_terminal_that_knows_no_unicode_gets_plain_bars(here, place):
