@@ -9,7 +9,8 @@ from torch import nn
 from sancli import model, runs, weights
 from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import PUBLISHED
-from sancli.tasks.download_weights import full_name, info_of
+from sancli.tasks.downloading.keeping import info_of
+from sancli.tasks.downloading.naming import full_name
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ LONG_S = 3600
 """A run that takes longer is shown with what would shorten it."""
 NOTICE = (
     "No ImageNet weights are here, so this is from scratch; with them a network learns faster and better: "
-    "san download-weights {arch}-{attention} --from model_best.pth, the authors' file"
+    "san download-weights {arch}-{attention}"
 )
 
 

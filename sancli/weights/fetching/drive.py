@@ -1,0 +1,103 @@
+"""A file on Google Drive -> bytes on the disk, through gdown, which follows Google's changes.
+
+The only file with gdown. What it brings is checked by the same code as any other file.
+"""
+
+import json
+from contextlib import ExitStack
+
+from sancli.console import Bar, detail, progress
+from sancli.errors import WeightsError
+from sancli.files import storage_errors, write_text
+from sancli.weights.fetching.pages import QUOTA, quota
+from sancli.weights.fetching.partial import Partial
+from sancli.weights.fetching.retries import PAUSES
+from sancli.weights.fetching.transfer import MIB, TIMEOUT, network_error
+
+VIEW = "https://drive.google.com/file/d/{}/view"
+WHOLE = "whole"
+FETCH = "https://drive.google.com/uc?id={}"
+
+
+def fetch_from_drive(drive_id: str, partial: Partial, *, label: str, name: str) -> None:
+    """Brings the file to `partial`.
+
+    Raises:
+        WeightsError: It cannot be had; the browser may have more luck.
+        StorageError: No space, or a place that cannot be written.
+    """
+    address = VIEW.format(drive_id)
+    if partial.version(address) == WHOLE:  # it came, and then the disk was full
+        return
+    kept = partial.parts()
+    for path in (partial.path, *kept[1:]):  # gdown goes on with its own part, if there is but one
+        path.unlink(missing_ok=True)
+    _ask_gdown(drive_id, partial, label, name)
+    write_text(partial.note, json.dumps({"url": address, "version": WHOLE}) + "\n")
+
+
+def _ask_gdown(drive_id: str, partial: Partial, label: str, name: str) -> None:
+    import gdown
+    from requests.exceptions import HTTPError, RequestException
+
+    with storage_errors(partial.path), ExitStack() as stack:
+        partial.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            gdown.download(
+                url=FETCH.format(drive_id),
+                output=str(partial.path),
+                quiet=True,
+                use_cookies=False,
+                resume=True,
+                timeout=TIMEOUT,
+                retries=len(PAUSES),
+                progress=Shown(stack, label),
+            )
+        except gdown.exceptions.FileURLRetrievalError as fault:
+            detail(str(fault))
+            words = quota() if QUOTA.search(str(fault)) else "Google Drive gave a page in place of the file"
+            raise _use_the_browser(drive_id, label, name, words) from None
+        except gdown.exceptions.DownloadError as fault:
+            detail(str(fault))
+            words = f"the connection broke off, again and again; {partial.kept()}"
+            if "byte range" in str(fault):  # the server goes on with nothing: the next try is from the start
+                partial.drop()
+                words = "Google Drive did not go on where it broke off before; the next try is from the start"
+            raise _use_the_browser(drive_id, label, name, words) from None
+        except HTTPError as fault:
+            status = fault.response.status_code if fault.response is not None else "an error"
+            words = f"Google Drive answers with HTTP {status}"
+            raise _use_the_browser(drive_id, label, name, words) from None
+        except RequestException as fault:
+            raise network_error(label, fault) from None
+        except (LookupError, AssertionError) as fault:  # gdown looks for a header that is not there
+            detail(repr(fault))
+            words = "Google Drive gave an answer without the usual headers"
+            raise _use_the_browser(drive_id, label, name, words) from None
+
+
+class Shown:
+    """What gdown calls after each piece; the bar begins with the first, which says how long the file is."""
+
+    def __init__(self, stack: ExitStack, label: str) -> None:
+        self.stack, self.label, self.start = stack, label, 0
+        self.bar: Bar | None = None
+
+    def __call__(self, count: int, total: int | None) -> None:
+        """Takes the bytes that are here, and those of the whole file."""
+        if total is None:
+            return
+        if self.bar is None:
+            self.start = count
+            bar = progress(f"Fetching {self.label}", total=max(1, (total - count) // MIB), unit="MiB")
+            self.bar = self.stack.enter_context(bar)
+        self.bar.advance(min((count - self.start) // MIB, self.bar.total) - self.bar.done)
+
+
+def _use_the_browser(drive_id: str, label: str, name: str, words: str) -> WeightsError:
+    return WeightsError(
+        f"{label} did not come.",
+        why=f"{words}.",
+        fix=f"fetch {VIEW.format(drive_id)} with a browser, then:\n"
+        f"       san download-weights {name} --from model_best.pth",
+    )
