@@ -1,4 +1,4 @@
-"""A real server on this machine that plays a file host, the Hugging Face Hub and Google Drive, with faults."""
+"""A server on this machine that plays a file host, the Hugging Face Hub and Google Drive, with faults."""
 
 import hashlib
 import json
@@ -15,12 +15,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_secret"
 QUOTA_PAGE = (
     b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>"
-    b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p></body></html>'
+    b'<p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p>'
+    b"</body></html>"
 )
 LOGIN_PAGE = b"<html><head><title>Sign in to the hotel&#39;s network</title></head><body></body></html>"
 CONFIRM_PAGE = (
-    b'<html><body><form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
-    b'<input type="hidden" name="id" value="%b"><input type="hidden" name="confirm" value="t"></form></body></html>'
+    b'<html><body><form id="download-form" action="https://drive.usercontent.google.com/download">'
+    b'<input type="hidden" name="id" value="%b"><input type="hidden" name="confirm" value="t">'
+    b"</form></body></html>"
 )
 
 
@@ -114,7 +116,7 @@ class Answers(BaseHTTPRequestHandler):
         elif fault == "redirect":
             self.say(302, Location=f"http://localhost:{self.served.port}{path}")
         elif fault == "hang":
-            time.sleep(1)
+            time.sleep(0.2)
             self.close_connection = True
         else:
             self.bytes(path, content, fault, headers)
@@ -160,7 +162,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def describe(self, repository, revision):
         """The Hub's answer about a repository."""
-        files = {p.split("/", 3)[3]: c for p, c in self.served.files.items() if p.startswith(f"/{repository}/")}
+        files = {
+            p.split("/", 3)[3]: c for p, c in self.served.files.items() if p.startswith(f"/{repository}/")
+        }
         fault = self.served.faults["/api"].pop(0) if self.served.faults["/api"] else ""
         if fault.isdigit():
             self.say(int(fault), Retry_After="0")

@@ -1,5 +1,6 @@
 """Where the file of a network comes from, and its way here."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,8 +43,14 @@ def source_of(config: DownloadConfig, name: str) -> str:
     if config.source is not None:
         return without_password(config.source) if config.is_address else str(Path(config.source).absolute())
     if config.repo is not None:
-        return f"https://huggingface.co/{config.repo}/tree/{config.revision or 'main'}"
+        return page_of(config.repo, config.revision)
     return VIEW.format(PUBLISHED[name].drive_id)
+
+
+def page_of(repository: str, revision: str | None) -> str:
+    """The address of a repository for people, on the Hub that is asked."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{hub}/{repository}/tree/{revision or 'main'}"
 
 
 def is_fetched(config: DownloadConfig) -> bool:
@@ -99,7 +106,7 @@ def bring(remote: Remote, partial: Partial) -> None:
             say(f"{remote.label} came with wrong bytes. Fetching it once more")
     raise WeightsError(
         f"{remote.label} came with wrong bytes, twice.",
-        why=f"its sha256 is {found[:16]}... and its size {count:,} bytes, not those that were published with it.",
+        why=f"its sha256 is {found[:16]}... and its size {count:,} bytes, not those published with it.",
         fix="try later, or over another network; nothing of it was kept.",
     )
 

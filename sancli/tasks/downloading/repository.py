@@ -6,7 +6,7 @@ from typing import Any
 from sancli import weights
 from sancli.console import say
 from sancli.errors import UsageError, WeightsError
-from sancli.tasks.downloading.arrival import Arrival, bring, model_in, only_one
+from sancli.tasks.downloading.arrival import Arrival, bring, model_in, only_one, page_of
 from sancli.tasks.downloading.keeping import keep_model
 from sancli.weights.fetching.hub import open_repository
 from sancli.weights.fetching.partial import Partial
@@ -28,7 +28,7 @@ def obtain_model(
         StorageError: No space, or a place that cannot be written.
     """
     target = weights.cached_repository(name)
-    source = f"https://huggingface.co/{name}/tree/{revision or 'main'}"
+    source = page_of(name, revision)
     facts: dict[str, Any] = {"file": str(target), "source": source, "written": False, "dry_run": dry_run}
     if not force and is_here(name, target, source, named=revision is not None):
         say(f"{name} is here already: {target}")

@@ -44,5 +44,5 @@ def retrying(action: Callable[[], T]) -> T:
             if pause is None or fault.pause > LONGEST_PAUSE:
                 raise fault.error from None
             pause = max(pause, fault.pause)
-            say(f"{fault.error.what} Trying again in {duration(pause)}")
+            say(f"{fault.error.what.rstrip('.')}: {fault.error.why} Trying again in {duration(pause)}")
             time.sleep(pause)

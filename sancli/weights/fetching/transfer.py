@@ -57,7 +57,11 @@ def transfer(remote: Remote, partial: Partial) -> None:
         WeightsError: It cannot be had; what has come of it stays where the server lets a transfer go on.
         StorageError: No space, or a place that cannot be written.
     """
-    retrying(lambda: _one_try(remote, partial))
+    try:
+        retrying(lambda: _one_try(remote, partial))
+    except WeightsError as error:
+        why = f"{error.why.rstrip('.')}; {partial.kept()}." if partial.count else error.why
+        raise WeightsError(error.what, why=why, fix=error.fix) from None
 
 
 def _one_try(remote: Remote, partial: Partial) -> None:
@@ -76,8 +80,8 @@ def _one_try(remote: Remote, partial: Partial) -> None:
                 if _total(response, 0) == before:  # the last byte came, and then the end of the program
                     return
                 partial.drop()
-                raise TransientError(_failed(remote, partial, "the server has no bytes past those"))
-            _check_status(remote, partial, response)
+                raise TransientError(_failed(remote, "the server has no bytes past those"))
+            _check_status(remote, response)
             _receive(remote, partial, response, before)
 
 
@@ -87,11 +91,11 @@ def _receive(remote: Remote, partial: Partial, response: Response, before: int) 
     same = _version(response) in (None, partial.version(remote.url))  # not every server minds If-Range
     if resumed and not (same and _start(response) == before):
         partial.drop()
-        raise TransientError(_failed(remote, partial, "the server sent other bytes than those asked for"))
+        raise TransientError(_failed(remote, "the server sent other bytes than those asked for"))
     start = before if resumed else 0
     total = _total(response, start)
     if remote.size is not None and total not in (None, remote.size):
-        raise _failed(remote, partial, f"the server announces {total:,} bytes; it should be {remote.size:,}")
+        raise _failed(remote, f"the server announces {total:,} bytes; it should be {remote.size:,}")
     with storage_errors(partial.path):
         partial.path.parent.mkdir(parents=True, exist_ok=True)
         if not resumed:
@@ -150,7 +154,7 @@ def _check_space(partial: Partial, needed: int) -> None:
         )
 
 
-def _check_status(remote: Remote, partial: Partial, response: Response) -> None:
+def _check_status(remote: Remote, response: Response) -> None:
     """Refuses what is no file: an error of the server, with what its page says."""
     status = response.status_code
     if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -158,7 +162,7 @@ def _check_status(remote: Remote, partial: Partial, response: Response) -> None:
     page = page_of(next(response.iter_content(HEAD), b""))
     reason = REASONS.get(status, f"the server cannot answer ({response.reason})" if status >= 500 else "")
     words = f"HTTP {status}: {reason or response.reason}" + (f"; {page}" if page else "")
-    error = _failed(remote, partial, words)
+    error = _failed(remote, words)
     if status in TRANSIENT:
         after = response.headers.get("Retry-After", "")
         raise TransientError(error, pause=float(after) if after.isdigit() else 0)
@@ -173,14 +177,12 @@ def _network_errors(remote: Remote, partial: Partial, here: int) -> Iterator[Non
     except (faults.ProxyError, faults.SSLError, faults.InvalidProxyURL) as fault:
         raise network_error(remote.label, fault) from None
     except (faults.ConnectionError, faults.Timeout, faults.ChunkedEncodingError) as fault:
-        gained = partial.count > here
-        words = f"the connection broke off; {partial.kept()}" if gained else None
-        raise TransientError(network_error(remote.label, fault, words=words), gained=gained) from None
+        raise TransientError(network_error(remote.label, fault), gained=partial.count > here) from None
     except faults.RequestException as fault:  # no address, too many redirects, an encoding that is broken
         raise network_error(remote.label, fault) from None
 
 
-def network_error(label: str, fault: Exception, *, words: str | None = None) -> WeightsError:
+def network_error(label: str, fault: Exception) -> WeightsError:
     """What kept a file from coming, as an error for the user."""
     text = str(fault)
     fix = "run the same command again when the network is there; --offline uses what is here."
@@ -190,21 +192,21 @@ def network_error(label: str, fault: Exception, *, words: str | None = None) -> 
         words = "the certificate of the server is not accepted"
         fix = "check the clock of this machine, and REQUESTS_CA_BUNDLE where a company's proxy looks inside."
     elif isinstance(fault, faults.Timeout) or "timed out" in text:
-        words = words or "the server did not answer in time"
+        words = "the server did not answer in time"
     elif "NameResolutionError" in text or "getaddrinfo" in text:
         words = "its host was not found: there is no connection, or no such host"
     elif "refused" in text:
         words = "nothing answers at that address"
     elif isinstance(fault, faults.ConnectionError | faults.ChunkedEncodingError):
-        words = words or "the connection broke off"
+        words = "the connection broke off"
     else:
-        words, fix = words or text.split("\n")[0][:160], "check the address."
+        words, fix = text.split("\n")[0][:160], "check the address."
     return WeightsError(f"{label} did not come.", why=f"{words}.", fix=fix)
 
 
-def _failed(remote: Remote, partial: Partial, words: str) -> WeightsError:
+def _failed(remote: Remote, words: str) -> WeightsError:
     return WeightsError(
         f"{remote.label} did not come.",
-        why=f"{words}; {partial.kept()}." if partial.count else f"{words}.",
+        why=f"{words}.",
         fix="check the address, or take another source: --from FILE, --from URL or --repo OWNER/NAME.",
     )
