@@ -1,6 +1,7 @@
 """Files fetched from a real server on this machine that cuts, lies, stalls and forgets."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -230,20 +231,16 @@ def test_too_little_space_is_said_before_the_first_byte(host, partial, monkeypat
 
 def test_a_disk_that_fills_up_ends_in_an_error_of_storage(host, partial):
     """A file may not grow past this size, which fails as a full disk does."""
-    script = (
-        "import resource, signal, sys; from pathlib import Path\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
-        "from sancli.weights.fetching.partial import Partial\n"
-        "from sancli.weights.fetching.transfer import Remote, transfer\n"
-        "from sancli.errors import StorageError\n"
-        "try: transfer(Remote(url=sys.argv[1], label='w.bin'), Partial(Path(sys.argv[2])))\n"
-        "except StorageError as error: print(error); sys.exit(error.exit_code)\n"
-    )
-    command = [sys.executable, "-c", script, host.url("/w.bin"), str(partial.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 6, done.stderr
-    assert "no space to write" in done.stdout
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="no space to write"):
+            bring(remote(host), partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    bring(remote(host), partial)
+    assert host.asked[-1][2] == 206  # what had room was kept
+    assert partial.path.read_bytes() == CONTENT
 
 
 def test_a_place_that_is_no_folder_is_an_error_of_storage(host, tmp_path):
@@ -293,10 +290,10 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path):
     target = tmp_path / "a.safetensors"
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from sancli.tasks.downloading.arrival import only_one\n"
-        "with only_one(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from sancli.files import locked\n"
+        "with locked(Path(sys.argv[1]), name='.a'): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script, str(target)], check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
     assert (tmp_path / ".a.lock.holder").exists()
     with only_one(target):
         pass

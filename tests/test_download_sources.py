@@ -16,8 +16,10 @@ from small_run import CLASSES, draw, prepared_folder, trained_run
 
 from sancli import load, runs, weights
 from sancli.errors import WeightsError
+from sancli.tasks.downloading.arrival import bring
 from sancli.weights.fetching import drive, hub, retries
 from sancli.weights.fetching.partial import Partial
+from sancli.weights.fetching.retries import Unreachable
 
 CONTENT = bytes(range(256)) * 8000
 
@@ -99,17 +101,24 @@ def test_a_hub_that_is_not_there_is_said_and_one_that_hiccups_is_asked_again(hos
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match="the Hub was not reached"):
         hub.open_repository("ann/birds", None)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://nowhere.invalid")
+    with pytest.raises(Unreachable, match="its host was not found"):
+        hub.open_repository("ann/birds", None)
+    monkeypatch.setattr(constants, "ENDPOINT", "no address")
+    with pytest.raises(WeightsError, match="check"):
+        hub.open_repository("ann/birds", None)
 
 
-def test_a_private_repository_opens_with_a_token_that_no_other_host_sees(host, monkeypatch, san, model_file):
-    host.files["/ann/birds/model.safetensors"], host.private = model_file.read_bytes(), True
-    refused = san("download-weights", "ann/birds")
-    assert refused.code == 4
-    assert "HF_TOKEN" in refused.stderr
+def test_a_private_repository_opens_with_a_token_that_no_other_host_sees(host, monkeypatch, tmp_path):
+    host.files["/ann/birds/model.safetensors"], host.private = CONTENT, True
+    with pytest.raises(WeightsError, match="HF_TOKEN"):
+        hub.open_repository("ann/birds", None)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    done = san("download-weights", "ann/birds")
-    assert done.code == 0, done.stderr
-    assert TOKEN not in done.stderr
+    partial = Partial.of(tmp_path / "w.safetensors")
+    remote = hub.open_repository("ann/birds", None).files["model.safetensors"]
+    bring(remote, partial)
+    assert partial.path.read_bytes() == CONTENT
+    assert TOKEN not in repr(remote)
     assert ("/ann/birds/model.safetensors", None) in host.tokens  # the host that the Hub redirects to
 
 
@@ -169,6 +178,9 @@ def test_a_model_of_the_hub_is_one_command_and_then_a_name(host, san, model_file
     assert record["classes"] == list(CLASSES)
     assert record["download"]["sha256"] == said["sha256"]
     assert "ann/birds is here already" in san("download-weights", "ann/birds").stderr
+    refused = san("download-weights", "ann/birds", "--revision", COMMIT)
+    assert refused.code == 2
+    assert "--force" in refused.stderr
     assert "ann/birds" in san("download-weights", "list").stderr
     photo = draw(tmp_path / "photo.png", "red")
     assert "red" in san("predict", photo, "--model", "ann/birds").stdout
@@ -200,16 +212,6 @@ def test_weights_that_do_not_describe_themselves_are_no_model(host, san, model_f
     done = san("download-weights", "ann/birds")
     assert done.code == 4
     assert "does not say what its classes are" in done.stderr
-
-
-def test_another_revision_takes_the_place_of_a_model_when_forced_alone(host, san, model_file):
-    host.files["/ann/birds/model.safetensors"] = model_file.read_bytes()
-    assert san("download-weights", "ann/birds").code == 0
-    refused = san("download-weights", "ann/birds", "--revision", COMMIT)
-    assert refused.code == 2
-    assert "--force" in refused.stderr
-    assert san("download-weights", "ann/birds", "--revision", COMMIT, "--force").code == 0
-    assert "is here already" in san("download-weights", "ann/birds", "--revision", COMMIT).stderr
 
 
 def test_offline_and_dry_run_touch_no_network(host, san):

@@ -38,6 +38,13 @@ def authors_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def small_file(tmp_path):
+    """A whole checkpoint, of no network of ours."""
+    torch.save({"state_dict": {"a": torch.ones(50_000)}}, tmp_path / "small.pth")
+    return tmp_path / "small.pth"
+
+
 def test_the_list_has_every_published_network(san):
     done = san("download-weights", "list")
     assert done.code == 0
@@ -186,26 +193,21 @@ def test_an_address_becomes_a_model_with_its_record_and_is_not_fetched_twice(san
 
 
 def test_bytes_that_changed_since_the_first_download_are_refused_unless_forced(
-    san, host, authors_file, tmp_path
+    san, host, authors_file, small_file, tmp_path
 ):
     host.files["/model_best.pth"] = authors_file.read_bytes()
     to = ["--to", tmp_path / "x", "--from", host.url("/model_best.pth")]
     target = tmp_path / "x" / "san10-pairwise.safetensors"
     assert san("download-weights", "san10-pairwise", *to).code == 0
-    old = target.read_bytes()
     target.unlink()
-    content = torch.load(authors_file)
-    content["state_dict"]["module.fc.bias"] += 1
-    torch.save(content, tmp_path / "changed.pth")
-    host.files["/model_best.pth"] = (tmp_path / "changed.pth").read_bytes()
+    host.files["/model_best.pth"] = small_file.read_bytes()
     refused = san("download-weights", "san10-pairwise", *to)
     assert refused.code == 4
     assert "is another file than at the first download" in refused.stderr
     assert not target.exists()
     forced = san("download-weights", "san10-pairwise", "--force", *to)
-    assert forced.code == 0
     assert "Warning:" in forced.stderr
-    assert target.read_bytes() != old
+    assert "keys are missing" in forced.stderr  # it goes on to the check of what has come
 
 
 @pytest.mark.parametrize(
@@ -218,10 +220,8 @@ def test_bytes_that_changed_since_the_first_download_are_refused_unless_forced(
         (["404"], "HTTP 404"),
     ],
 )
-def test_whatever_comes_in_place_of_the_file_the_old_one_stays(
-    san, host, authors_file, tmp_path, faults, says
-):
-    host.files["/model_best.pth"], host.faults["/model_best.pth"] = authors_file.read_bytes(), faults
+def test_whatever_comes_in_place_of_the_file_the_old_one_stays(san, host, small_file, tmp_path, faults, says):
+    host.files["/model_best.pth"], host.faults["/model_best.pth"] = small_file.read_bytes(), faults
     old = tmp_path / "san10-pairwise.safetensors"
     old.write_bytes(b"old")
     source = ["--from", host.url("/model_best.pth"), "--force", "--to", tmp_path]
@@ -242,17 +242,21 @@ def test_another_network_at_an_address_is_named(san, host, authors_file, cache):
     assert not list((cache / "weights").glob("san*"))
 
 
-def test_all_goes_on_past_a_network_that_does_not_come(san, host, authors_file, monkeypatch):
+def test_all_goes_on_past_a_network_that_does_not_come(san, host, authors_file, small_file, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", host.address)
     template = f"{host.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    for name in ("san10-pairwise", "san15-pairwise"):  # the second is not what its name says
-        host.files[f"/ann/san/{name}.pth"] = authors_file.read_bytes()
+    host.files["/ann/san/san10-pairwise.pth"] = authors_file.read_bytes()
+    host.files["/ann/san/san15-pairwise.pth"] = small_file.read_bytes()
     done = san("download-weights", "all", "--attention", "pairwise", "--repo", "ann/san")
     assert done.code == 4
     assert "2 of 3 networks are not here: san15-pairwise, san19-pairwise" in done.stderr
     assert weights.is_downloaded("san10-pairwise")
     assert "san10-pairwise is here already" in san("download-weights", "all", "--repo", "ann/san").stderr
+    monkeypatch.setattr(constants, "ENDPOINT", "http://nowhere.invalid")
+    stopped = san("download-weights", "all", "--repo", "ann/san")
+    assert stopped.code == 4
+    assert stopped.stderr.count("Error:") == 1  # no connection: the other networks are not asked for
 
 
 def test_the_authors_release_on_google_drive_is_the_default(san, host, authors_file, monkeypatch):
@@ -273,6 +277,7 @@ def test_the_authors_release_on_google_drive_is_the_default(san, host, authors_f
     assert "is here already" in san("download-weights", "san10-pairwise").stderr
     pinned = dataclasses.replace(PUBLISHED["san10-pairwise"], sha256="0" * 64)
     monkeypatch.setitem(PUBLISHED, "san10-pairwise", pinned)
+    host.files[f"/drive/{identity}"] = b"other bytes"
     forced = san("download-weights", "san10-pairwise", "--force")
     assert forced.code == 4
     assert "another file than the one that this version of sancli knows" in forced.stderr

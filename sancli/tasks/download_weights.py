@@ -16,6 +16,7 @@ from sancli.tasks.downloading.listing import show_list
 from sancli.tasks.downloading.naming import full_name
 from sancli.tasks.downloading.repository import obtain_model
 from sancli.weights.fetching.partial import Partial
+from sancli.weights.fetching.retries import Unreachable
 from sancli.weights.records import Record
 
 
@@ -63,6 +64,8 @@ def obtain_all(config: DownloadConfig) -> None:
     for name in names:
         try:
             done.append(obtain(config, name))
+        except Unreachable:
+            raise
         except WeightsError as fault:
             error(str(fault))
             failed.append(name)

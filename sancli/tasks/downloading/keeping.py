@@ -25,16 +25,15 @@ def keep(name: str, arrival: Arrival, target: Path, *, force: bool, dry_run: boo
         WeightsError: It is damaged, another network, names other classes, or has changed since it first came.
         StorageError: No space, or a place that cannot be written.
     """
+    record = record_of(arrival)
+    if arrival.fetched:
+        check_record(record, {target, weights.cached(name)}, force=force)
     network, info = PUBLISHED[name], info_of(name)
     with torch.device("meta"):  # neither memory nor random numbers: the file's own tensors take their place
         empty = model.build(network.arch, attention=info.attention, num_classes=len(info.classes))
     with called(arrival):
         weights.load_into(empty, weights.read(arrival.path), source=arrival.path)
         check_classes(arrival.path, info.classes)
-    record = Record(source=arrival.source, sha256=sha256_of(arrival.path), bytes=arrival.path.stat().st_size)
-    check_pin(arrival, record)
-    if arrival.fetched:
-        check_record(record, {target, weights.cached(name)}, force=force)
     if dry_run:
         say(f"{arrival.label} is {name} ({size(record.bytes)}, sha256 {record.sha256}); nothing was written")
         return record
@@ -51,10 +50,10 @@ def keep_model(arrival: Arrival, partial: Partial, target: Path, *, force: bool)
         WeightsError: It is damaged, does not describe itself, or is not the file of the first download.
         StorageError: No space, or a place that cannot be written.
     """
+    record = record_of(arrival)
+    check_record(record, {target}, force=force)
     with called(arrival):
         opened = runs.open_file(arrival.path)
-    record = Record(source=arrival.source, sha256=sha256_of(arrival.path), bytes=arrival.path.stat().st_size)
-    check_record(record, {target}, force=force)
     partial.place(target)
     record.beside(target, opened.info.to_dict())
     what = f"{opened.info.arch} {opened.info.attention}, {len(opened.info.classes)} classes"
@@ -75,18 +74,22 @@ def called(arrival: Arrival) -> Iterator[None]:
         raise WeightsError(what, why=why, fix=fix) from None
 
 
-def check_pin(arrival: Arrival, record: Record) -> None:
-    """Refuses other bytes than those that this version of sancli knows.
+def record_of(arrival: Arrival) -> Record:
+    """What has arrived.
 
     Raises:
-        WeightsError: They differ.
+        WeightsError: It is not there, or is not the file that this version of sancli knows.
     """
+    if not arrival.path.is_file():
+        weights.read_info(arrival.path)  # says what is wrong with the path
+    record = Record(source=arrival.source, sha256=sha256_of(arrival.path), bytes=arrival.path.stat().st_size)
     if arrival.sha256 not in (None, record.sha256):
         raise WeightsError(
             f"{arrival.label} is another file than the one that this version of sancli knows.",
             why=f"its sha256 is {record.sha256[:16]}..., and not {str(arrival.sha256)[:16]}...",
             fix="ask those who publish it why it changed; --from FILE takes it all the same.",
         )
+    return record
 
 
 def check_record(record: Record, targets: set[Path], *, force: bool) -> None:

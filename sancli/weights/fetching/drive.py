@@ -6,7 +6,7 @@ The only file with gdown. What it brings is checked by the same code as any othe
 import json
 from contextlib import ExitStack
 
-from sancli.console import Bar, detail, progress
+from sancli.console import Bar, busy, detail, progress
 from sancli.errors import WeightsError
 from sancli.files import storage_errors, write_text
 from sancli.weights.fetching.pages import QUOTA, quota
@@ -32,15 +32,10 @@ def fetch_from_drive(drive_id: str, partial: Partial, *, label: str, name: str) 
     kept = partial.parts()
     for path in (partial.path, *kept[1:]):  # gdown goes on with its own part, if there is but one
         path.unlink(missing_ok=True)
-    _ask_gdown(drive_id, partial, label, name)
-    write_text(partial.note, json.dumps({"url": address, "version": WHOLE}) + "\n")
-
-
-def _ask_gdown(drive_id: str, partial: Partial, label: str, name: str) -> None:
     import gdown
-    from requests.exceptions import HTTPError, RequestException
+    from requests.exceptions import RequestException
 
-    with storage_errors(partial.path), ExitStack() as stack:
+    with storage_errors(partial.path), busy(f"Asking for {label}"), ExitStack() as stack:
         partial.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             gdown.download(
@@ -53,27 +48,37 @@ def _ask_gdown(drive_id: str, partial: Partial, label: str, name: str) -> None:
                 retries=len(PAUSES),
                 progress=Shown(stack, label),
             )
-        except gdown.exceptions.FileURLRetrievalError as fault:
-            detail(str(fault))
-            words = quota() if QUOTA.search(str(fault)) else "Google Drive gave a page in place of the file"
-            raise _use_the_browser(drive_id, label, name, words) from None
-        except gdown.exceptions.DownloadError as fault:
-            detail(str(fault))
-            words = f"the connection broke off, again and again; {partial.kept()}"
-            if "byte range" in str(fault):  # the server goes on with nothing: the next try is from the start
-                partial.drop()
-                words = "Google Drive did not go on where it broke off before; the next try is from the start"
-            raise _use_the_browser(drive_id, label, name, words) from None
-        except HTTPError as fault:
-            status = fault.response.status_code if fault.response is not None else "an error"
-            words = f"Google Drive answers with HTTP {status}"
-            raise _use_the_browser(drive_id, label, name, words) from None
-        except RequestException as fault:
-            raise network_error(label, fault) from None
-        except (LookupError, AssertionError) as fault:  # gdown looks for a header that is not there
-            detail(repr(fault))
-            words = "Google Drive gave an answer without the usual headers"
-            raise _use_the_browser(drive_id, label, name, words) from None
+        except (gdown.exceptions.DownloadError, RequestException, LookupError, AssertionError) as fault:
+            detail(repr(fault))  # the last two: an answer without the headers that gdown looks for
+            raise _said(fault, drive_id, partial, label=label, name=name) from None
+    write_text(partial.note, json.dumps({"url": address, "version": WHOLE}) + "\n")
+
+
+def _said(fault: Exception, drive_id: str, partial: Partial, *, label: str, name: str) -> WeightsError:
+    """What gdown says as our error: with the way round, where there is one."""
+    import gdown
+    from requests import exceptions as faults
+
+    cause = fault.__cause__ if isinstance(fault, gdown.exceptions.DownloadError) else fault
+    if isinstance(fault, gdown.exceptions.FileURLRetrievalError):
+        words = quota() if QUOTA.search(str(fault)) else "Google Drive gave a page in place of the file"
+    elif isinstance(cause, faults.HTTPError) and cause.response is not None:
+        words = f"Google Drive answers with HTTP {cause.response.status_code}"
+    elif isinstance(cause, faults.RequestException) and not isinstance(cause, faults.ChunkedEncodingError):
+        return network_error(label, cause)
+    elif "byte range" in str(fault):
+        partial.drop()
+        words = "Google Drive did not go on where it broke off before; the next try is from the start"
+    elif isinstance(fault, gdown.exceptions.DownloadError):
+        words = f"the connection broke off; {partial.kept()}"
+    else:
+        words = "Google Drive gave an answer without the usual headers"
+    return WeightsError(
+        f"{label} did not come.",
+        why=f"{words}.",
+        fix=f"fetch {VIEW.format(drive_id)} with a browser, then:\n"
+        f"       san download-weights {name} --from model_best.pth",
+    )
 
 
 class Shown:
@@ -92,12 +97,3 @@ class Shown:
             bar = progress(f"Fetching {self.label}", total=max(1, (total - count) // MIB), unit="MiB")
             self.bar = self.stack.enter_context(bar)
         self.bar.advance(min((count - self.start) // MIB, self.bar.total) - self.bar.done)
-
-
-def _use_the_browser(drive_id: str, label: str, name: str, words: str) -> WeightsError:
-    return WeightsError(
-        f"{label} did not come.",
-        why=f"{words}.",
-        fix=f"fetch {VIEW.format(drive_id)} with a browser, then:\n"
-        f"       san download-weights {name} --from model_best.pth",
-    )

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from sancli.console import detail
 from sancli.errors import SanError, WeightsError
-from sancli.weights.fetching.retries import TransientError, retrying
+from sancli.weights.fetching.retries import TransientError, Unreachable, retrying
 from sancli.weights.fetching.transfer import PROXY, TRANSIENT, Remote
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 TIMEOUT = 30.0
+NO_HOST = re.compile(r"name or service not known|nodename nor servname|getaddrinfo|resol", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,12 @@ def _said(name: str, revision: str | None, fault: Exception) -> TransientError |
     if isinstance(fault, ValueError):  # an answer that is no JSON, an address that is none
         return WeightsError(what, why=f"the Hub was not understood: {words}.", fix="check HF_ENDPOINT.")
     if "Proxy" in kind:
-        return WeightsError(what, why=f"the proxy does not let it through: {words}.", fix=PROXY)
+        return Unreachable(what, why=f"the proxy does not let it through: {words}.", fix=PROXY)
     words = "it did not answer in time" if "Timeout" in kind else words or kind
     fix = "check the connection; what was downloaded before works without one."
+    if NO_HOST.search(words):
+        why = "its host was not found: there is no connection, or no such host."
+        return Unreachable(what, why=why, fix=fix)
     return TransientError(WeightsError(what, why=f"the Hub was not reached: {words}.", fix=fix))
 
 

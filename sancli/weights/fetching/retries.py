@@ -5,13 +5,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sancli.console import duration, say
-from sancli.errors import SanError
+from sancli.errors import SanError, WeightsError
 
 T = TypeVar("T")
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try: a server that restarts or a network that changes is back by then."""
 LONGEST_PAUSE = 60.0
 """Of what a server may ask for; beyond it an error says so at once."""
+
+
+class Unreachable(WeightsError):  # noqa: N818 -- the kinds of SanError are named by what happened
+    """There is no way to a host at all: no use in asking for the next file."""
 
 
 class TransientError(Exception):

@@ -19,7 +19,7 @@ from sancli.errors import StorageError, WeightsError
 from sancli.files import free_bytes, storage_errors
 from sancli.weights.fetching.pages import HEAD, page_of
 from sancli.weights.fetching.partial import Partial
-from sancli.weights.fetching.retries import TransientError, retrying
+from sancli.weights.fetching.retries import TransientError, Unreachable, retrying
 
 TIMEOUT = (10.0, 30.0)
 """Seconds for a connection, and without a single byte."""
@@ -177,31 +177,34 @@ def _network_errors(remote: Remote, partial: Partial, here: int) -> Iterator[Non
     except (faults.ProxyError, faults.SSLError, faults.InvalidProxyURL) as fault:
         raise network_error(remote.label, fault) from None
     except (faults.ConnectionError, faults.Timeout, faults.ChunkedEncodingError) as fault:
-        raise TransientError(network_error(remote.label, fault), gained=partial.count > here) from None
+        error = network_error(remote.label, fault)
+        if isinstance(error, Unreachable) and not here:
+            raise error from None
+        raise TransientError(error, gained=partial.count > here) from None
     except faults.RequestException as fault:  # no address, too many redirects, an encoding that is broken
         raise network_error(remote.label, fault) from None
 
 
 def network_error(label: str, fault: Exception) -> WeightsError:
     """What kept a file from coming, as an error for the user."""
-    text = str(fault)
+    text, kind = str(fault), WeightsError
     fix = "run the same command again when the network is there; --offline uses what is here."
     if isinstance(fault, faults.ProxyError):
-        words, fix = "the proxy does not let it through", PROXY
+        words, fix, kind = "the proxy does not let it through", PROXY, Unreachable
     elif isinstance(fault, faults.SSLError):
         words = "the certificate of the server is not accepted"
         fix = "check the clock of this machine, and REQUESTS_CA_BUNDLE where a company's proxy looks inside."
     elif isinstance(fault, faults.Timeout) or "timed out" in text:
         words = "the server did not answer in time"
     elif "NameResolutionError" in text or "getaddrinfo" in text:
-        words = "its host was not found: there is no connection, or no such host"
+        words, kind = "its host was not found: there is no connection, or no such host", Unreachable
     elif "refused" in text:
         words = "nothing answers at that address"
     elif isinstance(fault, faults.ConnectionError | faults.ChunkedEncodingError):
         words = "the connection broke off"
     else:
         words, fix = text.split("\n")[0][:160], "check the address."
-    return WeightsError(f"{label} did not come.", why=f"{words}.", fix=fix)
+    return kind(f"{label} did not come.", why=f"{words}.", fix=fix)
 
 
 def _failed(remote: Remote, words: str) -> WeightsError:
