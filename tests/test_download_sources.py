@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub import constants
 from small_run import CLASSES, draw, prepared_folder, trained_run
 
 from sancli import load, runs, weights
-from sancli.errors import WeightsError
+from sancli.errors import StorageError, WeightsError
 from sancli.tasks.downloading.arrival import bring
 from sancli.weights.fetching import drive, hub, retries
 from sancli.weights.fetching.partial import Partial
@@ -283,6 +284,17 @@ def test_what_gdown_kept_is_gone_on_with(host, tmp_path, monkeypatch):
     from_drive(partial)
     assert partial.path.read_bytes() == CONTENT
     assert any(status == 206 for _, _, status in host.asked)
+
+
+def test_a_disk_that_fills_up_while_gdown_writes_is_an_error_of_storage(host, tmp_path):
+    host.files["/drive/abc"] = CONTENT
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="no space to write"):
+            from_drive(Partial.of(tmp_path / "w.safetensors"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_no_connection_to_google_drive_is_said(host, tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ ONLY_IN = {  # a heavy or fickle library has one door
         "data/preparation/resizing.py",
     ),
     "rich": ("console.py",),
+    "gdown": ("weights/fetching/drive.py",),
+    "requests": ("weights/fetching/",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),
 }

@@ -150,7 +150,7 @@ def is_here(config: DownloadConfig, name: str, target: Path) -> bool:
 def not_here(name: str, target: Path, source: str) -> WeightsError:
     """That a network would have to be fetched, and may not be."""
     return WeightsError(
-        f"{name} is not here, and --offline forbids to fetch it.",
+        f"{name} would have to be fetched, and --offline forbids it.",
         why=f"looked for {target}.",
         fix=f"fetch {source} elsewhere, then:\n       san download-weights {name} --from model_best.pth",
     )

@@ -35,7 +35,7 @@ def obtain_model(
         return facts
     if offline:
         raise WeightsError(
-            f"{name} is not here, and --offline forbids to fetch it.",
+            f"{name} would have to be fetched, and --offline forbids it.",
             why=f"looked for {target}.",
             fix=f"fetch {source}/model.safetensors elsewhere; --model takes the file.",
         )

@@ -4,6 +4,7 @@ huggingface_hub knows the Hub: its addresses, its tokens, its answers. The bytes
 which goes on where it broke off and checks the sha256, as huggingface_hub does not.
 """
 
+import logging
 import re
 from dataclasses import dataclass, field
 
@@ -39,6 +40,9 @@ def open_repository(name: str, revision: str | None) -> Repository:
     """
     import huggingface_hub
 
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # it advises to log in, also where none is needed
     api = huggingface_hub.HfApi(library_name="sancli")
 
     def ask() -> Repository:

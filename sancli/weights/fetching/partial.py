@@ -50,9 +50,14 @@ class Partial:
             write_text(self.note, json.dumps({"url": url, "version": version}) + "\n")
 
     def drop(self) -> None:
-        """Forgets what has come."""
-        for path in (self.path, self.note, *self.parts()):
-            path.unlink(missing_ok=True)
+        """Forgets what has come.
+
+        Raises:
+            StorageError: The place cannot be written.
+        """
+        with storage_errors(self.path):
+            for path in (self.path, self.note, *self.parts()):
+                path.unlink(missing_ok=True)
 
     def parts(self) -> list[Path]:
         """What gdown has kept to go on with, the largest first."""
