@@ -36,6 +36,8 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    emitted: bool = False
+    """Whether the object of --json is out."""
 
 
 settings = Settings()
@@ -112,8 +114,9 @@ def result(content: str | RenderableType) -> None:
 
 
 def emit(content: dict[str, Any]) -> None:
-    """The one JSON object of --json; nothing without it."""
-    if settings.json:
+    """The one JSON object of --json; nothing without it, and nothing after the first."""
+    if settings.json and not settings.emitted:
+        settings.emitted = True
         sys.stdout.write(json.dumps(content) + "\n")
 
 

@@ -197,7 +197,7 @@ def _newest(runs_dir: Path) -> tuple[Path, Run]:
         raise WeightsError(
             "there is no trained model here.",
             why=f"looked for {runs_dir}/*/model.json under {Path.cwd()}.",
-            fix="san train, or name a model with --model.",
+            fix="san prepare PATH, then san train; or name a model with --model.",
         )
     rank = "the only run" if len(runs) == 1 else f"the newest of {len(runs)} runs"
     say(f"Taking {runs[0].folder}, {rank}")

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from sancli.errors import DataError, UsageError, check_choice, closest, command, printable
@@ -45,3 +47,11 @@ def test_a_command_to_paste_is_quoted_where_a_shell_would_take_it_apart(san, tmp
     (tmp_path / "my scenes" / "cat").mkdir(parents=True)
     assert san("train", "my scenes").stderr.rstrip().endswith("fix: san prepare 'my scenes'")
     assert command("san", "train", "--resume-from", "runs/a-001") == "san train --resume-from runs/a-001"
+
+
+def test_with_json_an_error_is_the_one_object(san):
+    outcome = san("eval", "--model", "nope", "--json")
+    told = json.loads(outcome.stdout)
+    assert told["exit_code"] == outcome.code == 4
+    assert told["error"]["what"] == "there is no model nope."
+    assert set(told["error"]) == {"what", "why", "fix"}

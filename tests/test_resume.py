@@ -208,6 +208,17 @@ def test_more_epochs_at_resume_are_a_new_plan_that_is_said(data, tmp_path, monke
     assert len(run.metrics.read_text().splitlines()) == 5
 
 
+def test_the_plan_of_a_resumed_run_tells_the_time_that_is_left(data, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        stop_at(patch, "train_step", 4)  # of nine
+        train.run(training.config(data, tmp_path, **OPTIONS))
+    assert " epochs that are left" not in capsys.readouterr().err
+    resume(Run(tmp_path / "run-001"))
+    shown = capsys.readouterr().err
+    assert " for the 1.67 epochs that are left: " in shown
+    assert "(as before)" in shown  # its device was not asked for again
+
+
 def test_a_complete_run_says_how_to_give_it_more(data, tmp_path):
     train.run(training.config(data, tmp_path, epochs=1))
     with pytest.raises(UsageError, match="complete"):

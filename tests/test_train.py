@@ -1,5 +1,6 @@
 """`san train` as a user meets it: the plan, the run folder, small and awkward data, starting from weights."""
 
+import dataclasses
 import json
 import re
 import tomllib
@@ -9,7 +10,10 @@ import torch
 import training
 
 from sancli import console, weights
-from sancli.data.prepared import Sample
+from sancli.data.images import load_image
+from sancli.data.prepared import Sample, open_prepared
+from sancli.data.preprocessing import Preprocessing
+from sancli.data.transforms import evaluation_view
 from sancli.engine import checkpoint
 from sancli.errors import DataError, UsageError
 from sancli.runs import Run
@@ -71,6 +75,20 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(data, runs):
     state = torch.load(runs / "run-001" / "last.ckpt", weights_only=True)
     assert state["progress"]["epoch"] == 1
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in state["network"])
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_first_epoch_from_scratch_is_measured_with_the_statistics_of_its_own_weights(data, runs, ema):
+    train.run(
+        training.config(data, runs, epochs=1, batch_size=12, ema=ema)
+    )  # one step; all images are one batch
+    network = training.Micro(2)
+    network.load_state_dict(weights.read(runs / "run-001" / "model.safetensors"))
+    view = evaluation_view(Preprocessing(image_size=32))
+    images = torch.stack([view(load_image(sample.path)) for sample in open_prepared(data).samples("train")])
+    values = network.body[0](images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(network.body[1].running_mean, values.mean(1))
+    torch.testing.assert_close(network.body[1].running_var, values.var(1))
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data, runs):
@@ -208,3 +226,24 @@ def test_on_a_cpu_a_batch_that_does_not_fit_goes_in_parts(data, runs, monkeypatc
     said = capsys.readouterr().err
     assert "at a time" in said
     assert "which BatchNorm sees" in said
+
+
+@pytest.mark.parametrize(
+    ("side", "load_s", "said"), [(3000, 2.0, True), (3000, 0.2, False), (150, 2.0, False)]
+)
+def test_large_files_that_slow_the_training_deserve_a_word(
+    data, runs, monkeypatch, capsys, side, load_s, said
+):
+    manifest = json.loads((data / "dataset.json").read_text()) | {"median_short_side_px": side}
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    measured = train.rehearse
+    monkeypatch.setattr(
+        train, "rehearse", lambda *args: dataclasses.replace(measured(*args), load_s=load_s, step_s=1.0)
+    )
+    train.run(training.config(data, runs, dry_run=True))
+    assert ("san prepare SOURCE --resize 256" in capsys.readouterr().err) is said
+
+
+def test_images_that_fill_no_batch_are_told_where_they_are_many(data, runs, capsys):
+    train.run(training.config(data, runs, dry_run=True, batch_size=7))
+    assert "1 step (without 5 images, others each time)" in capsys.readouterr().err

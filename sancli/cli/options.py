@@ -41,8 +41,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
             raise UsageError(
-                f"--config {path} cannot be read.", why=f"{error}.", fix="check the path."
+                f"--config {path} cannot be read.", why=f"{why}.", fix="name a TOML file with options."
             ) from None
         known = {str(param.name): param for param in context.command.params if param.name not in COMMON}
         values = {name: as_given(known[name], value) for name, value in read_toml(text, known=known).items()}
@@ -83,7 +84,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         chosen = {name: options.pop(name) for name in COMMON}
         del chosen["config"]  # its callback has read it
-        vars(console.settings).update(chosen)
+        vars(console.settings).update(chosen, emitted=False)
         try:
             command(**options)
         except KeyboardInterrupt as interrupt:

@@ -39,6 +39,11 @@ class Predictor:
         device.place(model.network)
         self.view = evaluation_view(model.info.preprocessing)
 
+    def __repr__(self) -> str:
+        info = self.model.info
+        network = f"{info.arch} {info.attention}, {len(info.classes)} classes"
+        return f"<{info.name}: {network}, on {self.device.describe()}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The labels that it knows."""
