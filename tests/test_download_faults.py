@@ -142,7 +142,7 @@ def test_all_of_it_is_here_and_the_server_has_nothing_to_add(host, partial):
     ("faults", "says"),
     [
         (["404"], "HTTP 404: there is no such file"),
-        (["403"], "HTTP 403: access is refused.*quota for this file is used up for a day"),
+        (["403"], "HTTP 403: access is refused.*quota for this file is used up"),
         (["401"], "HTTP 401: it is private"),
         (["503"] * 9, "HTTP 503"),
         (["quota"], "quota for this file is used up"),

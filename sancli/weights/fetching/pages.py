@@ -30,5 +30,5 @@ def page_of(head: bytes) -> str | None:
 
 
 def quota() -> str:
-    """Half a sentence about Google Drive's limit."""
-    return "too many people have fetched it: Google Drive's quota for this file is used up for a day"
+    """Half a sentence about a host's limit."""
+    return "too many people have fetched it: the quota for this file is used up, on Google Drive for a day"

@@ -109,7 +109,9 @@ def _receive(remote: Remote, partial: Partial, response: Response, before: int) 
 def _shown(remote: Remote, response: Response, start: int, total: int | None) -> Iterator[bytes]:
     """The chunks, with a bar in MiB where the length is known."""
     chunks = response.iter_content(CHUNK)
-    what = f"Fetching {remote.label}" + (f" from {size(start)} on" if start else "")
+    what = f"Fetching {remote.label.rpartition('/')[2] or remote.label}" + (
+        f" from {size(start)} on" if start else ""
+    )
     if total is None:
         with busy(what):
             yield from chunks
