@@ -80,7 +80,7 @@ def record_of(arrival: Arrival) -> Record:
     Raises:
         WeightsError: It is not there, or is not the file that this version of sancli knows.
     """
-    if not arrival.path.is_file():
+    if not arrival.fetched:
         weights.read_info(arrival.path)  # says what is wrong with the path
     record = Record(source=arrival.source, sha256=sha256_of(arrival.path), bytes=arrival.path.stat().st_size)
     if arrival.sha256 not in (None, record.sha256):

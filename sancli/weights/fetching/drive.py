@@ -26,17 +26,20 @@ def fetch_from_drive(drive_id: str, partial: Partial, *, label: str, name: str) 
         WeightsError: It cannot be had; the browser may have more luck.
         StorageError: No space, or a place that cannot be written.
     """
-    address = VIEW.format(drive_id)
-    if partial.version(address) == WHOLE:  # it came, and then the disk was full
-        return
-    kept = partial.parts()
-    for path in (partial.path, *kept[1:]):  # gdown goes on with its own part, if there is but one
-        path.unlink(missing_ok=True)
     import gdown
     from requests.exceptions import RequestException
 
-    with storage_errors(partial.path), busy(f"Asking for {label}"), ExitStack() as stack:
+    address = VIEW.format(drive_id)
+    if partial.version(address) == WHOLE:  # it came, and then the disk was full
+        return
+    with storage_errors(partial.path), ExitStack() as stack:
         partial.path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (
+            partial.path,
+            *partial.parts()[1:],
+        ):  # gdown goes on with its own part, if there is but one
+            path.unlink(missing_ok=True)
+        stack.enter_context(busy(f"Asking for {label}"))
         try:
             gdown.download(
                 url=FETCH.format(drive_id),
@@ -94,6 +97,7 @@ class Shown:
             return
         if self.bar is None:
             self.start = count
+            self.stack.close()  # what turned until now
             bar = progress(f"Fetching {self.label}", total=max(1, (total - count) // MIB), unit="MiB")
             self.bar = self.stack.enter_context(bar)
         self.bar.advance(min((count - self.start) // MIB, self.bar.total) - self.bar.done)
