@@ -33,6 +33,8 @@ ONLY_IN = {  # a heavy or fickle library has one door
     ),
     "pillow_heif": ("data/images.py",),
     "rich": ("console.py",),
+    "gdown": ("weights/fetching/drive.py",),
+    "requests": ("weights/fetching/",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),
 }

@@ -91,7 +91,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
             raise Interruption(
                 f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}.",
-                why="nothing half-made was left behind.",
+                why=" ".join(getattr(interrupt, "__notes__", ["nothing half-made was left behind."])),
                 fix="run the same command again.",
                 signal_number=number,
             ) from None
@@ -146,7 +146,8 @@ Model = Annotated[
         "--model",
         "--weights",
         metavar="RUN|FILE|NAME",
-        help="A run's folder, a file or a published network. Default: the newest run.",
+        help="A run's folder, a file, or what was downloaded: a published network, OWNER/NAME of the Hugging"
+        " Face Hub. Default: the newest run.",
     ),
 ]
 Tta = Annotated[

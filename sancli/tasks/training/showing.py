@@ -20,7 +20,7 @@ SLOW_TO_READ = (
 )
 NOTICE = (
     "No ImageNet weights are here, so this is from scratch; with them a network learns faster and better: "
-    "san download-weights {arch}-{attention} --from model_best.pth, the authors' file"
+    "san download-weights {arch}-{attention}"
 )
 
 
