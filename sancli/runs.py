@@ -212,8 +212,9 @@ def _find(spec: str, runs_dir: Path) -> tuple[Path, Run | None]:
         return path / "model.safetensors", Run(path)
     if path.is_file():
         return path, Run(path.parent) if (path.parent / "model.json").is_file() else None
-    if spec in model.zoo.PUBLISHED:
-        return weights.published(spec), None
+    for name in (spec, f"{spec}-patchwise"):  # as san download-weights reads san15
+        if name in model.zoo.PUBLISHED:
+            return weights.published(name), None
     if is_repository(spec):
         if (downloaded := weights.cached_repository(spec)).is_file():
             return downloaded, None

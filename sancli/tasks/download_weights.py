@@ -73,7 +73,9 @@ def obtain_all(config: DownloadConfig) -> None:
         raise WeightsError(
             f"{len(failed)} of {len(names)} networks are not here: {', '.join(failed)}.",
             why="the reasons stand above.",
-            fix="run the same command again: what is here is not fetched anew.",
+            fix="leave --offline out, or fetch them one by one as said above."
+            if config.offline
+            else "run the same command again: what is here is not fetched anew.",
         )
     emit({"command": "download-weights", "networks": done})
     if not config.dry_run:
@@ -87,8 +89,8 @@ def obtain_for(spec: str) -> None:
         WeightsError: It cannot be had, or is no model.
         StorageError: No space, or a place that cannot be written.
     """
-    if spec in PUBLISHED:
-        obtain(DownloadConfig(name=spec), spec)
+    if (name := next((name for name in (spec, f"{spec}-patchwise") if name in PUBLISHED), None)) is not None:
+        obtain(DownloadConfig(name=name), name)
     elif is_repository(spec):
         obtain_model(spec)
 

@@ -86,7 +86,9 @@ def _check_shapes(own: dict[str, Tensor], state: dict[str, Tensor], source: Path
 
 def _misfit(own: dict[str, Tensor], state: dict[str, Tensor], source: Path, why: str) -> WeightsError:
     wanted, found = describe(own), describe(state)
-    looks = f"it looks like {found}" if found != wanted else f"it is {found}, with other sizes"
+    resized = any(key in state and state[key].shape != tensor.shape for key, tensor in own.items())
+    nearly = f"it is {found}, with other sizes" if resized else f"else it is {found}"
+    looks = f"it looks like {found}" if found != wanted else nearly
     return WeightsError(
         f"{source} is not {wanted} as expected.",
         why=f"{why}; {looks}.",
