@@ -31,6 +31,7 @@ ONLY_IN = {  # a heavy or fickle library has one door
         "report/",
         "data/preparation/resizing.py",
     ),
+    "pillow_heif": ("data/images.py",),
     "rich": ("console.py",),
     "gdown": ("weights/fetching/drive.py",),
     "requests": ("weights/fetching/",),

@@ -103,6 +103,27 @@ def test_stopping_after_every_single_step_changes_nothing(data, tmp_path, monkey
     assert_equal(Run(tmp_path / "run-001"), uninterrupted)
 
 
+def test_a_run_from_weights_goes_on_across_the_end_of_the_frozen_epochs(data, tmp_path, monkeypatch):
+    first, whole, parts = (tmp_path / name for name in ("first", "whole", "parts"))
+    train.run(training.config(data, first, epochs=1, crop_share=0.875))
+    options = {**OPTIONS, "epochs": 4, "freeze_epochs": 2, "weights": str(first / "run-001")}
+    train.run(training.config(data, whole, **options))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "train_step", 1)
+        with pytest.raises(Interruption):
+            train.run(training.config(data, parts, **options))
+    run, bodies = Run(parts / "run-001"), []
+    while not (run.info.exists() and run.read_info().finished):
+        bodies.append(checkpoint.load(run.checkpoint)["network"]["body.0.weight"])
+        with monkeypatch.context() as patch, suppress(Interruption):
+            stop_at(patch, "train_step", 1)
+            resume(run)
+    assert_equal(run, Run(whole / "run-001"))
+    start = weights.read(first / "run-001" / "model.safetensors")["body.0.weight"]
+    assert [torch.equal(body, start) for body in bodies] == [True] * 6 + [False] * (len(bodies) - 6)
+    assert len(bodies) == 12
+
+
 def killed_after(seconds, function):
     """Runs the function in a child process, and kills it; whether it was still running."""
     child = os.fork()

@@ -243,6 +243,12 @@ def train(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    body_rate: Annotated[
+        float,
+        typer.Option(
+            help="Learning rate of all but the head, as a share of the head's.", rich_help_panel=LEARNING
+        ),
+    ] = TrainConfig.body_rate,
     optimizer: Annotated[
         str,
         typer.Option(
@@ -299,6 +305,13 @@ def train(
             rich_help_panel=IMAGES,
         ),
     ] = TrainConfig.crop,
+    crop_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the short side, that --crop center shows. Default: as the weights; 1 from scratch.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Training images a class. Default: all.", rich_help_panel=IMAGES)
     ] = None,

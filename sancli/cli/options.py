@@ -143,6 +143,8 @@ InferenceBatch = Annotated[int, typer.Option(help="Images at a time.", rich_help
 Model = Annotated[
     str | None,
     typer.Option(
+        "--model",
+        "--weights",
         metavar="RUN|FILE|NAME",
         help="A run's folder, a file, or what was downloaded: a published network, OWNER/NAME of the Hugging"
         " Face Hub. Default: the newest run.",

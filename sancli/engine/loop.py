@@ -172,7 +172,7 @@ def train_step(
     figures = torch.cat([figures, figures.new_tensor([float(stop)])])
     learner.world.add(figures, *gradients)
     for group in learner.optimizer.param_groups:
-        group["lr"] = learner.lr * lr_factor(number, learner.steps)
+        group["lr"] = learner.lr * lr_factor(number, learner.steps) * group.get("share", 1.0)
     learner.scaler.unscale_(learner.optimizer)
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     loss, correct, stops, length = torch.cat([figures, norm.reshape(1)]).tolist()  # the one wait of a step

@@ -117,7 +117,7 @@ def info_of(name: str) -> runs.ModelInfo:
         arch=network.arch,
         attention=network.attention,
         relation=None,
-        preprocessing=Preprocessing(image_size=224, crop="center"),
+        preprocessing=Preprocessing(image_size=224, crop="center", crop_share=224 / 256),
         data={"name": "ImageNet", "published_top1": network.top1 / 100, "published_top5": network.top5 / 100},
         started_from=SOURCE,
     )

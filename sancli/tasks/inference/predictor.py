@@ -70,16 +70,19 @@ class Predictor:
 
     def _answers(self, pictures: Sequence[Picture], topk: int) -> list[Answer]:
         batch = Views(torch.stack([self._view(picture) for picture in pictures]))
-        network = self._network_for_one if len(pictures) == 1 else self.model.network
+        network = self._network_for_one if len(pictures) == 1 else self._network
         ((_, logits),) = infer(network, [batch], device=self.device)
         return [list(top) for top in best(logits, self.classes, count=topk)]
 
+    @cached_property
+    def _network(self) -> nn.Module:
+        return captured(self.model.network, self.device.torch_device)
+
     @cached_property  # made when it is first needed: that takes as long as an answer
     def _network_for_one(self) -> nn.Module:
-        network, place = self.model.network, self.device.torch_device
         side = self.model.info.preprocessing.image_size
-        on_cpu = place.type == "cpu" and self.device.precision == "fp32"
-        return prepared(network, side=side) if on_cpu else captured(network, place)
+        on_cpu = self.device.torch_device.type == "cpu" and self.device.precision == "fp32"
+        return prepared(self.model.network, side=side) if on_cpu else self._network
 
     def _view(self, picture: Picture) -> Tensor:
         try:

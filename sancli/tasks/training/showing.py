@@ -32,7 +32,7 @@ def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal, progress: Prog
     lines = {
         "Data": data_line(plan.prepared, plan),
         "Model": model_line(plan, learner),
-        "Images": f"{config.image_size} px{why(plan, 'image_size')}, {config.crop}, augment {config.augment}",
+        "Images": images_line(plan),
         "Learning": learning_line(plan, learner),
         "Device": f"{plan.device.describe()}, {operators_text(plan)}{workers_text(plan)}",
         "Memory": plan.reasons["memory"],
@@ -52,6 +52,14 @@ def why(plan: Plan, setting: str) -> str:
     """The reason of an automatic choice, in brackets; nothing where the user chose."""
     reason = plan.reasons.get(setting)
     return f" ({reason})" if reason else ""
+
+
+def images_line(plan: Plan) -> str:
+    """The size that the network sees, how an image becomes square, and how far training strays from it."""
+    view, share = plan.preprocessing, ""
+    if view.crop == "center" and view.crop_share != 1.0:
+        share = f" {view.crop_share:.1%} of the short side{why(plan, 'crop_share')}"
+    return f"{view.image_size} px{why(plan, 'image_size')}, {view.crop}{share}, augment {plan.config.augment}"
 
 
 def data_line(prepared: Prepared, plan: Plan) -> str:
@@ -89,6 +97,8 @@ def learning_line(plan: Plan, learner: Learner) -> str:
     if learner.micro_batch < plan.step_images:
         parts.append(f"{learner.micro_batch} at a time")
     parts += [f"{config.optimizer}", f"lr {config.lr:.2g}"]
+    if config.body_rate != 1.0:
+        parts.append(f"{config.body_rate:g} of it below the head")
     if config.freeze_epochs:
         parts.append(f"the head alone for {console.plural(config.freeze_epochs, 'epoch')}")
     if config.balance != "none":
