@@ -1,6 +1,6 @@
 """What reading images costs, and what share of an epoch on a CPU it is.
 
-usage: python benchmarks/loader.py DATA [--network san10-patchwise] [--sizes 112 224] [--json]
+usage: python benchmarks/loader.py DATA [--network san10-patchwise] [--sizes 160 224] [--json]
 
 DATA is a folder made by `san prepare`. Its images are read as they are, and as photos of 12 megapixels that
 are tiled with them: in full (without enough_px) and as `san train` reads them. First each part of the work is
@@ -37,8 +37,9 @@ IN_FULL = 10**9
 WORKERS = (0, 1, 2)
 AUGMENT = "medium"
 """That of `san train` without options."""
-WARM = 2
-"""Batches before those that are timed: they wait for the start of the processes."""
+WARM, MORE = 4, 4
+"""Batches before those that are timed, which wait for the start of the processes, and after them: while steps
+are timed the processes read ahead as they do in a long epoch."""
 
 
 def photos(samples: list[Sample], folder: Path) -> list[Sample]:
@@ -77,7 +78,7 @@ def batches(
     samples: list[Sample], size: int, enough_px: int, *, workers: int, options: argparse.Namespace
 ) -> Iterable[Any]:
     """A loader of training batches; it can be passed through again and again."""
-    count = (options.steps + WARM) * options.batch
+    count = (WARM + options.steps + MORE) * options.batch
     images = Images(
         [*itertools.islice(itertools.cycle(samples), count)],
         training_view(Preprocessing(image_size=size), AUGMENT),
@@ -86,27 +87,27 @@ def batches(
     return training_loader(images, Order(count, batch_size=options.batch, seed=0), workers=workers)
 
 
-def milliseconds(name: str, loader: Iterable[Any]) -> float:
+def milliseconds(loader: Iterable[Any], options: argparse.Namespace) -> float:
     """Of a training step and of the wait for its batch, for one image."""
-    images = began = 0
-    for number, batch in enumerate(loader):
-        if number == WARM:
-            images, began = 0, time.perf_counter()
-        train_step(name, batch.images)
-        images += len(batch.images)
-    return (time.perf_counter() - began) * 1e3 / images
+    batches = iter(loader)
+    for _ in range(WARM):
+        train_step(options.network, next(batches).images)
+    began = time.perf_counter()
+    for _ in range(options.steps):
+        train_step(options.network, next(batches).images)
+    return (time.perf_counter() - began) * 1e3 / (options.steps * options.batch)
 
 
 def shares(samples: list[Sample], size: int, enough_px: int, options: argparse.Namespace) -> Figures:
     """Milliseconds an image of steps alone and with data from 0, 1 and 2 processes; the shares of data."""
     loaders = {str(n): batches(samples, size, enough_px, workers=n, options=options) for n in WORKERS}
     one = next(iter(loaders["0"]))
-    loaders = {"alone": [one] * (options.steps + WARM)} | loaders
+    loaders = {"alone": itertools.repeat(one)} | loaders
     times: dict[str, list[float]] = {key: [] for key in loaders}
     make(options.network)[0].train()
     for _ in range(options.rounds):
         for key, loader in loaders.items():
-            times[key].append(milliseconds(options.network, loader))
+            times[key].append(milliseconds(loader, options))
         print(".", end="", file=sys.stderr, flush=True)
     alone = times["alone"]
     return {
@@ -152,9 +153,9 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--network", default="san10-patchwise")
-    parser.add_argument("--sizes", type=int, nargs="+", default=(112, 224))
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--sizes", type=int, nargs="+", default=(160, 224))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
     parser.add_argument(

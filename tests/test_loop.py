@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sancli.engine.device import choose
 from sancli.engine.distributed import World
-from sancli.engine.loop import CLIP, Learner, NotFinite, infer, train_step
+from sancli.engine.loop import CLIP, Learner, NotFinite, infer, measure_statistics, train_step
 from sancli.engine.optim import lr_factor, make_optimizer, moving_average
 from sancli.errors import TrainingError
 
@@ -125,6 +125,22 @@ def test_nothing_is_updated_by_a_loss_that_is_not_finite(poison):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
 
 
+def test_the_body_takes_the_step_of_its_own_rate():
+    steps = []
+    for rate in (1.0, 0.25):
+        torch.manual_seed(0)
+        learner = make_learner(training.Micro(2).eval())
+        learner.optimizer = make_optimizer(
+            learner.network, name="sgd", lr=0.1, weight_decay=0, head="fc", body_rate=rate
+        )
+        start = copy.deepcopy(dict(learner.network.named_parameters()))
+        train_step(learner, torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]), number=0, of=4)
+        steps.append({key: value - start[key] for key, value in learner.network.named_parameters()})
+    whole, quarter = steps
+    for key, step in whole.items():
+        torch.testing.assert_close(quarter[key], step if key.startswith("fc.") else step * 0.25)
+
+
 def test_frozen_means_that_the_head_alone_changes():
     learner = make_learner(training.Micro(2))
     learner.set_training(frozen=True, head="fc")
@@ -209,3 +225,22 @@ def test_an_image_on_which_the_network_diverges_gets_no_answer_aloud(capsys, fli
     assert (logits[:, 0] > logits[:, 1]).tolist() == [True, False, False, True]
     assert not logits[1:3].any()
     assert "no answer for 2 of 4 images" in capsys.readouterr().err
+
+
+def test_statistics_are_measured_as_the_plain_average_over_the_batches_and_nothing_else_changes():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    network[1].running_mean.fill_(7)  # what came before is forgotten
+    before = copy.deepcopy(network.state_dict())
+    batches = [SimpleNamespace(images=batch(count)[0]) for count in (2, 5)]
+    measure_statistics(network, batches, device=choose("cpu", "fp32"))
+    values = [network[0](of.images).transpose(0, 1).flatten(1) for of in batches]  # [C, N * H * W]
+    torch.testing.assert_close(network[1].running_mean, sum(v.mean(1) for v in values) / 2)
+    torch.testing.assert_close(network[1].running_var, sum(v.var(1) for v in values) / 2)
+    assert (network.training, network[1].momentum) == (False, 0.1)
+    after = network.state_dict()
+    assert all(
+        torch.equal(after[name], before[name])
+        for name in before
+        if "running" not in name and "num" not in name
+    )

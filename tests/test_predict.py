@@ -223,12 +223,12 @@ def test_ghosts_are_ignored_and_other_endings_are_counted(san, here):
     for ghost in (".DS_Store", "Thumbs.db", "._0.png", ".git/x.png", "__MACOSX/y.png"):
         (here / "photos" / ghost).parent.mkdir(exist_ok=True)
         (here / "photos" / ghost).write_text("ghost")
-    for other in ("a.txt", "b.txt", "c.heic"):
+    for other in ("a.txt", "b.txt", "c.xcf"):
         (here / "photos" / other).write_text("other")
     outcome = san("predict", "photos")
     assert outcome.code == 0
     assert len(rows(here / "predictions.csv")) == 3
-    assert "3 files with other extensions ignored (.txt 2, .heic 1)" in outcome.stderr
+    assert "3 files with other extensions ignored (.txt 2, .xcf 1)" in outcome.stderr
 
 
 def test_a_folder_without_images_says_what_was_looked_for(san, here):

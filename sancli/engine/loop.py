@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from sancli.console import warn
 from sancli.engine.device import Device
@@ -71,6 +71,15 @@ def infer(
             f"no answer for {lost} of {asked} images: the network diverges on them, as patchwise attention "
             "can on images unlike those it learnt from."
         )
+
+
+def measure_statistics(network: nn.Module, batches: Iterable[Labelled], *, device: Device) -> None:
+    """Replaces the statistics of each BatchNorm by those of these images, the plain average over the batches.
+
+    Source: Wu, Johnson, "Rethinking Batch in BatchNorm" (2021), PreciseBN.
+    """
+    with torch.no_grad(), device.autocast():
+        update_bn((device.send(batch.images) for batch in batches), network)
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ def train_step(
     figures = torch.cat([figures, figures.new_tensor([float(stop)])])
     learner.world.add(figures, *gradients)
     for group in learner.optimizer.param_groups:
-        group["lr"] = learner.lr * lr_factor(number, learner.steps)
+        group["lr"] = learner.lr * lr_factor(number, learner.steps) * group.get("share", 1.0)
     learner.scaler.unscale_(learner.optimizer)
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     loss, correct, stops, length = torch.cat([figures, norm.reshape(1)]).tolist()  # the one wait of a step

@@ -39,6 +39,11 @@ class Predictor:
         device.place(model.network)
         self.view = evaluation_view(model.info.preprocessing)
 
+    def __repr__(self) -> str:
+        info = self.model.info
+        network = f"{info.arch} {info.attention}, {len(info.classes)} classes"
+        return f"<{info.name}: {network}, on {self.device.describe()}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The labels that it knows."""
@@ -88,16 +93,24 @@ class Predictor:
             ) from None
 
 
-def load(spec: str | Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    spec: str | Path, *, device: str = "auto", precision: str = "auto", download: bool = False
+) -> Predictor:
     """A model that is ready to predict.
 
     Args:
-        spec: A run's folder, a .safetensors file of one, or a published network that was downloaded.
+        spec: A run's folder, a .safetensors file of one, a published network ("san15-patchwise"), or a
+            repository of the Hugging Face Hub ("OWNER/NAME"); the last two as they were downloaded.
         device: auto, cuda, mps or cpu.
         precision: auto, fp32, bf16 or fp16.
+        download: Fetch what is not here; without it the network is not touched.
 
     Raises:
-        WeightsError: It is not there, or damaged.
+        WeightsError: It is not there, or damaged, or cannot be had.
         DeviceError: The device is not there.
     """
+    if download and not Path(spec).exists():
+        from sancli.tasks.download_weights import obtain_for
+
+        obtain_for(str(spec))
     return Predictor(open_model(str(spec)), choose(device, precision))

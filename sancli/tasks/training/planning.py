@@ -1,7 +1,7 @@
 """What a run will do: every "auto" of the settings becomes a value with its reason."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from sancli.tasks.training.choices import automatic_balance, automatic_size, aut
 
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+SCRATCH = "scratch"
 PUBLISHED_ARCHS = ("san10", "san15", "san19")
 
 
@@ -79,7 +80,12 @@ class Plan:
     def lacks_imagenet(self) -> bool:
         """Whether the run starts from scratch only because the published weights are not here."""
         wanted = self.config.weights == AUTO and self.config.arch in PUBLISHED_ARCHS
-        return wanted and self.started_from == "scratch"
+        return wanted and self.from_scratch
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the run began with fresh parameters; also of one that goes on."""
+        return self.started_from == SCRATCH
 
     def fingerprint(self) -> str:
         """The sha256 of dataset.json: whether data is the same data."""
@@ -106,9 +112,14 @@ def make_plan(
     start = find_start(config) if started_from is None else None
     config = like_start(config, start, given, reasons)
     device = choose(config.device, config.precision)
+    if started_from is not None and "device" not in given:
+        device = replace(device, reason="as before")
     config = resolved(config, prepared, train, device, start, reasons)
     preprocessing = Preprocessing(
-        image_size=int(config.image_size), crop=config.crop, equalize=config.equalize
+        image_size=int(config.image_size),
+        crop=config.crop,
+        crop_share=config.crop_share or 1.0,
+        equalize=config.equalize,
     )
     return Plan(
         config=config,
@@ -118,7 +129,7 @@ def make_plan(
         preprocessing=preprocessing,
         device=device,
         start=start,
-        started_from=started_from or (start.info.name if start else "scratch"),
+        started_from=started_from or (start.info.name if start else SCRATCH),
         reasons=reasons,
     )
 
@@ -210,6 +221,11 @@ def resolved(
         published = start is not None and config.weights in (AUTO, "imagenet")
         size, reasons["image_size"] = automatic_size(prepared, published=published)
         config = config.replace(image_size=size)
+    if config.crop_share is None:  # as timm does: what is measured is what the weights were made for
+        share = start.info.preprocessing.crop_share if start and config.crop == "center" else 1.0
+        config = config.replace(crop_share=share)
+        if share != 1.0:
+            reasons["crop_share"] = "as the weights"
     if config.workers == AUTO:
         workers, reasons["workers"] = automatic_workers(len(train), device)
         config = config.replace(workers=workers)
