@@ -102,13 +102,13 @@ def noted(card: Card) -> Iterator[Notes]:
         yield notes
 
 
-def of_network(card: Card, dtype: torch.dtype, attention: str) -> Notes:
+def of_network(card: Card, dtype: torch.dtype, attention: str, side: int = 224) -> Notes:
     """What a training step and an inference launch.
 
     SAN10, 15 and 19 differ in the number of their blocks alone: one block a stage stands for all.
     """
     own = torch.float64 if dtype == torch.float64 else torch.float32
-    image = torch.zeros(1, 3, 224, 224, dtype=own).to(memory_format=torch.channels_last)
+    image = torch.zeros(1, 3, side, side, dtype=own).to(memory_format=torch.channels_last)
     net = SAN(attention, RELATIONS[attention][0], (1,) * 5, 6).to(own)
     with noted(card) as notes, torch.autocast("cpu", dtype, enabled=dtype != own):
         net(image).sum().backward()

@@ -74,8 +74,11 @@ def captured() -> Iterator[io.StringIO]:
     if not console.settings.json:
         yield output
         return
-    with redirect_stdout(output):
-        yield output
+    try:
+        with redirect_stdout(output):
+            yield output
+    finally:
+        console.settings.emitted = False  # not on the real stdout
 
 
 def command_line(name: str, config: Config) -> str:
