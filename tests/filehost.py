@@ -48,11 +48,11 @@ class Host:
 
 
 @contextmanager
-def file_host():
-    """The server, as long as the block goes on."""
-    host = Host()
+def file_host(kind=None, answers=None):
+    """The server, as long as the block goes on; another kind of Host may know more and answer more."""
+    host = (kind or Host)()
 
-    class Handler(Answers):
+    class Handler(answers or Answers):
         served = host
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -190,6 +190,7 @@ class Answers(BaseHTTPRequestHandler):
                 for name, content in files.items()
             ]
             body = {"_id": "1", "id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
+            body["private"] = self.served.private
             self.say(200, json.dumps(body).encode(), "application/json")
 
     def resolve(self, repository, revision, name):

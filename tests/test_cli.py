@@ -16,6 +16,7 @@ TASKS = {
     commands.evaluate: config.EvalConfig,
     commands.predict: config.PredictConfig,
     commands.download_weights: config.DownloadConfig,
+    commands.export: config.ExportConfig,
     commands.demo: config.DemoConfig,
 }
 
@@ -32,7 +33,8 @@ def test_every_setting_has_its_option_with_the_same_default(command, settings):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "prepare", "train", "eval", "predict", "download-weights", "runs", "doctor", "demo"]
+    "command",
+    ["", "prepare", "train", "eval", "predict", "export", "download-weights", "runs", "doctor", "demo"],
 )
 def test_help_answers_without_torch(command):
     script = (

@@ -31,12 +31,14 @@ from sancli.config import (
     DemoConfig,
     DownloadConfig,
     EvalConfig,
+    ExportConfig,
     PredictConfig,
     PrepareConfig,
     TrainConfig,
 )
 
 MODEL, LEARNING, IMAGES, RUN, LABELS = "Model", "Learning", "Images", "Run", "Labels"
+PUBLISHING = "Publishing"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -434,6 +436,51 @@ def predict(
     """Say what is on images."""
     config = PredictConfig(**{**locals(), "paths": tuple(paths)})
     from sancli.tasks import predict as task
+
+    task.run(config)
+
+
+@app.command()
+@common
+def export(
+    model: Model = None,
+    format: Annotated[  # noqa: A002 -- the option's name
+        str | None,
+        typer.Option(
+            help=f"{', '.join(ExportConfig.FORMATS)}. Default: safetensors; hub with --push.",
+            autocompletion=one_of(*ExportConfig.FORMATS),
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Where to. Default: the model's name, in this folder."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what was exported there before.")] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Publish it in this repository of the Hugging Face Hub; made where there is none.",
+            rich_help_panel=PUBLISHING,
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository a private one.", rich_help_panel=PUBLISHING)
+    ] = False,
+    license: Annotated[  # noqa: A002 -- the option's name
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="For the model card, as the Hub names it: mit, apache-2.0, cc-by-4.0. Default: unknown.",
+            rich_help_panel=PUBLISHING,
+        ),
+    ] = None,
+) -> None:
+    """Write a model in another form, or publish it on the Hugging Face Hub."""
+    config = ExportConfig(**locals())
+    from sancli.tasks import export as task
 
     task.run(config)
 

@@ -4,6 +4,7 @@ from sancli.config.base import ARCHS, ATTENTIONS, AUTO, DEVICES, PRECISIONS, REL
 from sancli.config.demo import DemoConfig
 from sancli.config.download_weights import DownloadConfig
 from sancli.config.evaluate import EvalConfig
+from sancli.config.export import ExportConfig
 from sancli.config.predict import PredictConfig
 from sancli.config.prepare import PrepareConfig
 from sancli.config.train import PRESETS, TrainConfig
@@ -20,6 +21,7 @@ __all__ = [
     "DemoConfig",
     "DownloadConfig",
     "EvalConfig",
+    "ExportConfig",
     "PredictConfig",
     "PrepareConfig",
     "TrainConfig",

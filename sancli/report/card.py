@@ -15,6 +15,9 @@ FIGURES = {
     "macro_f1": "Macro F1",
     "ece": "Expected calibration error",
 }
+TASK = "image-classification"
+HUB_METRICS = {"top1": "accuracy", "top5": "accuracy", "macro_f1": "f1"}
+"""Those of our figures that the Hub has a name for."""
 MOST_CLASSES, MOST_PAIRS = 100, 5
 
 
@@ -25,6 +28,8 @@ def write_card(
     evaluation: Mapping[str, Any] | None = None,
     conditions: Mapping[str, object] | None = None,
     pictures: Sequence[str] = (),
+    license: str | None = None,  # noqa: A002 -- the Hub's word
+    repository: str | None = None,
 ) -> None:
     """Writes the model card.
 
@@ -34,17 +39,56 @@ def write_card(
         evaluation: metrics.json of an evaluation; None: the figures in `info`, on val.
         conditions: What the training was done with and how long it took, in words.
         pictures: Paths of figures, relative to the card.
+        license: For the Hub, which then gets its block of YAML at the top; None: the card is not for the Hub.
+        repository: OWNER/NAME, where the model can be had from.
     """
     parts = [
+        "" if license is None else front_matter(info, evaluation, license=license),
         head(info),
         figures(info["metrics"] if evaluation is None else evaluation),
         "\n".join(f"![{Path(name).stem}]({name})" for name in pictures),
-        usage(info),
+        usage(info, repository),
         data(info),
         classes(info["classes"]),
         table("Conditions", {**(conditions or {}), **info["versions"]}),
     ]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def front_matter(
+    info: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    *,
+    license: str,  # noqa: A002 -- the Hub's word
+) -> str:
+    """What the Hub reads: the block of YAML, with the figures of the evaluation or of the model itself."""
+    from huggingface_hub import EvalResult, ModelCardData  # here: a training has no use for it
+
+    values = info["metrics"] if evaluation is None else evaluation
+    data = str(info["data"].get("name") or "unknown")
+    split = str(values.get("split", "val"))
+    results = [
+        EvalResult(
+            task_type=TASK,
+            dataset_type="imagefolder",
+            dataset_name=data,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=FIGURES[key],
+            metric_value=round(float(values[key]), 4),
+        )
+        for key, kind in HUB_METRICS.items()
+        if key in values
+    ]
+    card = ModelCardData(
+        license=license,
+        library_name="sancli",
+        pipeline_tag=TASK,
+        tags=["image-classification", "self-attention", info["arch"]],
+        model_name=info["name"],
+        eval_results=results or None,
+    )
+    return f"---\n{card.to_yaml()}\n---"
 
 
 def head(info: Mapping[str, Any]) -> str:
@@ -78,13 +122,20 @@ def figures(values: Mapping[str, Any]) -> str:
     return table(f"Figures{where}", rows) + (f"\n\nMost confused:\n{pairs}" if pairs else "")
 
 
-def usage(info: Mapping[str, Any]) -> str:
-    """How to ask the model, from this folder."""
+def usage(info: Mapping[str, Any], repository: str | None = None) -> str:
+    """How to ask the model, from this folder or from the Hub."""
+    where, fetch, spec = "In this folder:", "", '"."'
+    if repository is not None:
+        where, fetch = (
+            f"With san (sancli {info['versions']['sancli']}):",
+            f"san download-weights {repository}\n",
+        )
+        spec = f'"{repository}", download=True'
     return (
-        "## Use\n\nIn this folder:\n\n"
-        "```sh\nsan predict photo.jpg --model .\n```\n\n"
+        f"## Use\n\n{where}\n\n"
+        f"```sh\n{fetch}san predict photo.jpg --model {repository or '.'}\n```\n\n"
         "```python\nfrom sancli import load\n\n"
-        'model = load(".")\n'
+        f"model = load({spec})\n"
         f'model.predict("photo.jpg")  # [({info["classes"][0]!a}, 0.97), ...]\n```\n\n'
         "Labels and preprocessing are inside `model.safetensors`; nothing else is needed."
     )

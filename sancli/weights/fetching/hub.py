@@ -96,13 +96,18 @@ def _said(name: str, revision: str | None, fault: Exception) -> TransientError |
         status = fault.response.status_code
         error = WeightsError(what, why=f"the Hub answers with HTTP {status}.", fix=login)
         return TransientError(error) if status in TRANSIENT else error
+    fix = "check the connection; what was downloaded before works without one."
+    return unreached(what, fault, fix=fix)
+
+
+def unreached(what: str, fault: Exception, *, fix: str) -> TransientError | WeightsError:
+    """What kept the Hub's answer away, as our error; one that may pass by itself is to be tried again."""
     kind, words = type(fault).__name__, " ".join(str(fault).split())[:160]
     if isinstance(fault, ValueError):  # an answer that is no JSON, an address that is none
         return WeightsError(what, why=f"the Hub was not understood: {words}.", fix="check HF_ENDPOINT.")
     if "Proxy" in kind:
         return Unreachable(what, why=f"the proxy does not let it through: {words}.", fix=PROXY)
     words = "it did not answer in time" if "Timeout" in kind else words or kind
-    fix = "check the connection; what was downloaded before works without one."
     if NO_HOST.search(words):
         why = "its host was not found: there is no connection, or no such host."
         return Unreachable(what, why=why, fix=fix)

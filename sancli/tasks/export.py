@@ -1,0 +1,140 @@
+"""`san export`: a model in another form, in a file, in a folder, or on the Hugging Face Hub."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sancli import console
+from sancli.config import ExportConfig
+from sancli.config.export import AUTHORS, HUB, SAFETENSORS
+from sancli.errors import UsageError
+from sancli.files import storage_errors
+from sancli.runs import Model, open_model
+from sancli.tasks.exporting.authors import write_authors
+from sancli.tasks.exporting.description import described_in, file_name, is_described
+from sancli.tasks.exporting.hub import UNKNOWN, check_replaceable, known_license, write_hub
+from sancli.tasks.exporting.safetensors import write_safetensors
+from sancli.weights.publishing import Publisher
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A form that is one file, with its description beside it."""
+
+    suffix: str
+    write: Callable[[Model, Path], list[Path]]
+    """Writes the model there, and gives the paths of what it wrote."""
+
+
+FORMATS = {
+    SAFETENSORS: FileFormat(".safetensors", write_safetensors),
+    AUTHORS: FileFormat(".pth", write_authors),
+}
+"""All but the folder of the Hub."""
+
+
+def run(config: ExportConfig) -> None:
+    """Writes the model, publishes it where that is asked for, and says where it is.
+
+    Raises:
+        UsageError: The place is taken, or its name does not fit the format.
+        WeightsError: There is no such model, or it cannot be written so, or the Hub refuses it.
+        StorageError: No space, or a place that cannot be written.
+    """
+    publisher = Publisher.ready(config.push, private=config.private) if config.push else None
+    model = open_model(config.model)
+    if config.form != HUB:
+        export_file(model, config)
+    elif publisher and config.output is None:
+        with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / file_name(model.info)
+            write_hub(model, folder, license=config.license, repository=config.push)
+            publish(folder, publisher, model, config)
+    else:
+        export_folder(model, publisher, config)
+
+
+def export_file(model: Model, config: ExportConfig) -> None:
+    """Writes a form that is one file."""
+    form = FORMATS[config.form]
+    target = target_of(model, config, form.suffix)
+    if target.suffix != form.suffix:
+        raise UsageError(
+            f"-o {target} does not fit --format {config.form}.",
+            why=f"its files end in {form.suffix}.",
+            fix=f"-o {target.with_suffix(form.suffix)}",
+        )
+    check_free(target, model, force=config.force)
+    if not is_described(target, model.info):  # two forms of one model may share the description beside them
+        check_free(described_in(target), model, force=config.force)
+    paths = form.write(model, target)
+    console.say(
+        f"Wrote {target} ({console.size(target.stat().st_size)}); its classes stand in {paths[1]} too"
+    )
+    console.emit({"command": "export", "format": config.form, "files": [str(path) for path in paths]})
+    if config.form == SAFETENSORS:
+        console.next_command("san", "predict", "photo.jpg", "--model", target)
+
+
+def export_folder(model: Model, publisher: Publisher | None, config: ExportConfig) -> None:
+    """Writes the folder of the Hub where it is to stay, and publishes it if that is asked for."""
+    target = target_of(model, config, "-hub")
+    if target.is_dir() and config.force:
+        check_replaceable(target)
+    check_free(target, model, force=config.force and target.is_dir())
+    paths = write_hub(model, target, license=config.license, repository=config.push)
+    console.say(f"Wrote {target}: {', '.join(path.name for path in paths)}")
+    if publisher:
+        publish(target, publisher, model, config)
+        return
+    tell_license(model, config)
+    console.emit({"command": "export", "format": HUB, "files": [str(path) for path in paths]})
+    console.next_command("san", "predict", "photo.jpg", "--model", target)
+
+
+def publish(folder: Path, publisher: Publisher, model: Model, config: ExportConfig) -> None:
+    """Puts the folder on the Hub, and says where it is now."""
+    tell_license(model, config)
+    files = sorted(path.name for path in folder.iterdir())
+    address = publisher.publish(folder, title=f"{model.info.name}, {model.info.arch}")
+    console.say(f"Published {config.push}{' (private)' if config.private else ''}: {address}")
+    console.emit(
+        {"command": "export", "format": HUB, "repository": config.push, "address": address, "files": files}
+    )
+    console.next_command("san", "download-weights", config.push)
+
+
+def target_of(model: Model, config: ExportConfig, ending: str) -> Path:
+    """Where the export goes: what was named, inside it where it is a folder and a file is to be written."""
+    own = f"{file_name(model.info)}{ending}"
+    if config.output is None:
+        return Path(own)
+    return config.output / own if config.form != HUB and config.output.is_dir() else config.output
+
+
+def check_free(path: Path, model: Model, *, force: bool) -> None:
+    """Refuses to write over what is there, unless that is asked for; never over the model itself.
+
+    Raises:
+        UsageError: It exists.
+    """
+    own = {model.path, model.path.parent if model.run else model.path, described_in(model.path)}
+    if path.exists() and any(known.exists() and path.samefile(known) for known in own):
+        raise UsageError(
+            f"{path} belongs to the model that is exported.",
+            why="it would be lost for the run.",
+            fix="name another place with -o.",
+        )
+    if path.is_symlink() or (path.exists() and not force):
+        raise UsageError(
+            f"{path} exists.",
+            why="what is there is never written over unasked.",
+            fix="name another place with -o, or add --force.",
+        )
+
+
+def tell_license(model: Model, config: ExportConfig) -> None:
+    """That the card grants nothing, where nobody said what it should."""
+    if config.license is None and known_license(model) == UNKNOWN:
+        console.say("The card's license is unknown: --license mit, or another, says what others may do")

@@ -1,0 +1,1 @@
+"""The forms in which `san export` writes a model, one file each."""
