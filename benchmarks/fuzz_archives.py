@@ -119,6 +119,7 @@ def main() -> None:
         before = json.loads(options.out.read_text(encoding="utf-8"))
     counts += Counter(before.get("outcomes", {}))
     result = {
+        **before,
         "program": "benchmarks/fuzz_archives.py",
         "seeds": [*before.get("seeds", []), options.seed],
         "cases": counts.total(),

@@ -3,7 +3,8 @@
     python benchmarks/fuzz_labels.py --seconds 3600 --seed 0 --out benchmarks/results/fuzz-labels.json
 
 A finding is any other exception, an error without a fix or of more than six lines, a case of over 2 s of
-processor time, or a label that could lead out of a folder. Findings are kept as files beside the results.
+processor time, or a label that could lead out of a folder. Findings are kept as files beside the results; a
+campaign is added to a file of results that is there.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mat_file import matlab
 
@@ -225,20 +227,27 @@ def main() -> None:
     assert len(synsets()) == 1000
     began = time.monotonic()
     counts, findings = run(seconds=options.seconds, count=options.count, seed=options.seed)
-    result = {
-        "program": "benchmarks/fuzz_labels.py",
-        "seed": options.seed,
+    campaign = {
+        "seeds": [options.seed],
         "cases": counts.total(),
         "seconds": round(time.monotonic() - began),
         "outcomes": dict(sorted(counts.items())),
         "findings": [wrong for wrong, _, _ in findings],
+    }
+    before: dict[str, Any] = {}
+    if options.out and options.out.exists():
+        before = json.loads(options.out.read_text(encoding="utf-8"))
+    result = {
+        **before,
+        "program": "benchmarks/fuzz_labels.py",
         "python": platform.python_version(),
+        "campaigns": [*before.get("campaigns", []), campaign],
     }
     print(json.dumps(result, indent=2))
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         for number, (_, name, content) in enumerate(findings):
-            options.out.with_name(f"{options.out.stem}-{number}-{name}").write_bytes(content)
+            options.out.with_name(f"{options.out.stem}-{options.seed}-{number}-{name}").write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,7 @@ __global__ void __launch_bounds__(Tile::THREADS)
 #pragma unroll
     for (int h = 0; h < SHARE; ++h) {
       Sum seen[SEEN][V];
-#pragma unroll
-      for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, row, i, h, seen[i]);
+      Tile::read_row(cells, at, row, h, seen);
 #pragma unroll
       for (int p = 0; p < PIXELS; ++p)
 #pragma unroll
@@ -119,9 +118,10 @@ __global__ void __launch_bounds__(Tile::THREADS)
   Tile::write(out, out_stride, at, height, width, sum);
 }
 
-// The tiled gradient of weight: the same window of value, the gradient in registers.
+// The tiled gradient of weight: the same window of value, the gradient in registers. With `1`, the compiler does not
+// keep to 64 registers, for which it spilled on sm_120; shared memory is what limits the blocks of an SM.
 template <typename Tile>
-__global__ void __launch_bounds__(Tile::THREADS)
+__global__ void __launch_bounds__(Tile::THREADS, 1)
     aggregation_backward_weight(const typename Tile::Type* __restrict__ grad, int grad_stride,
                                 const typename Tile::Type* __restrict__ value, int value_stride,
                                 typename Tile::Type* __restrict__ grad_weight, int weight_stride, int height,
@@ -151,8 +151,7 @@ __global__ void __launch_bounds__(Tile::THREADS)
 #pragma unroll
     for (int h = 0; h < SHARE; ++h) {
       Sum seen[SEEN][V];
-#pragma unroll
-      for (int i = 0; i < SEEN; ++i) Tile::read(cells, at, row, i, h, seen[i]);
+      Tile::read_row(cells, at, row, h, seen);
 #pragma unroll
       for (int p = 0; p < PIXELS; ++p)
 #pragma unroll

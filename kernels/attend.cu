@@ -2,6 +2,34 @@
 // has the formulas and says which thread has what.
 #include "quads.cuh"
 
+// Adds to the pixels of a quad what they see through COUNT offsets of a line: pixel j at offset o in window[j + o].
+template <int COUNT>
+__device__ __forceinline__ void weigh(float (&sums)[QUAD][2], const float (&weight)[COUNT][2][4],
+                                      const float2 (&window)[QUAD + COUNT - 1]) {
+#pragma unroll
+  for (int j = 0; j < QUAD; ++j)
+#pragma unroll
+    for (int o = 0; o < COUNT; ++o) {
+      const float* w = weight[o][j / 2] + j % 2 * 2;
+      sums[j][0] += w[0] * window[j + o].x;
+      sums[j][1] += w[1] * window[j + o].y;
+    }
+}
+
+// Of this lane's quad, into the map of one image.
+template <int GROUPS, typename T>
+__device__ __forceinline__ void write(T* map, const float (&sums)[SHARES][QUAD][2], const Square& at,
+                                      const Place& mine, int height, int width) {
+#pragma unroll
+  for (int j = 0; j < QUAD; ++j) {
+    const int y = at.top + mine.y, x = at.left + mine.x + j;
+    if (y >= height || x >= width) continue;
+    T* to = map + (y * width + x) * (SHARES * GROUPS) + blockIdx.y * SLICE + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int share = 0; share < SHARES; ++share) store_all(to + share * GROUPS, sums[share][j]);
+  }
+}
+
 template <typename T, int K, int GROUPS>
 __global__ void __launch_bounds__(THREADS, 1)
     attend_forward(const T* __restrict__ hidden, int hidden_stride, const T* __restrict__ value, int value_stride,
@@ -49,24 +77,10 @@ __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
       for (int i = 0; i < SEEN; ++i)
         window[i] = unpack<T>(load_pair(seen + share * SHARE<K> + (up * LINE<K> + i) * SLICE));
-#pragma unroll
-      for (int j = 0; j < QUAD; ++j)
-#pragma unroll
-        for (int along = 0; along < K; ++along) {
-          const float* w = weight[along][j / 2] + j % 2 * 2;
-          sums[share][j][0] += w[0] * window[j + along].x;
-          sums[share][j][1] += w[1] * window[j + along].y;
-        }
+      weigh<K>(sums[share], weight, window);
     }
   }
-#pragma unroll
-  for (int j = 0; j < QUAD; ++j) {
-    const int y = at.top + mine.y, x = at.left + mine.x + j;
-    if (y >= height || x >= width) continue;
-    T* to = out + (pixels + y * width + x) * (SHARES * GROUPS) + blockIdx.y * SLICE + lane % 4 * 2;
-#pragma unroll
-    for (int share = 0; share < SHARES; ++share) store_all(to + share * GROUPS, sums[share][j]);
-  }
+  write<GROUPS>(out + pixels * (SHARES * GROUPS), sums, at, mine, height, width);
 }
 
 // How a line of pixels is seen from through COUNT offsets of one line: pixel j of a quad at offset e from place j + e.
@@ -117,14 +131,7 @@ __device__ __forceinline__ void sweep(float (&sums)[SHARES][QUAD][2], const T* g
       const T* cell = grads + share * SHARE<K> + (line.row * LINE<K> + column) * SLICE + lane % 4 * 2;
       window[i] = unpack<T>(there ? load_pair(cell) : 0u);
     }
-#pragma unroll
-    for (int j = 0; j < QUAD; ++j)
-#pragma unroll
-      for (int e = 0; e < COUNT; ++e) {
-        const float* w = weight[e][j / 2] + j % 2 * 2;
-        sums[share][j][0] += w[0] * window[j + e].x;
-        sums[share][j][1] += w[1] * window[j + e].y;
-      }
+    weigh<COUNT>(sums[share], weight, window);
   }
 }
 
@@ -173,12 +180,5 @@ __global__ void __launch_bounds__(THREADS, 1)
       }
     }
   }
-#pragma unroll
-  for (int j = 0; j < QUAD; ++j) {
-    const int y = at.top + mine.y, x = at.left + mine.x + j;
-    if (y >= height || x >= width) continue;
-    T* to = grad_value + (pixels + y * width + x) * (SHARES * GROUPS) + blockIdx.y * SLICE + lane % 4 * 2;
-#pragma unroll
-    for (int share = 0; share < SHARES; ++share) store_all(to + share * GROUPS, sums[share][j]);
-  }
+  write<GROUPS>(grad_value + pixels * (SHARES * GROUPS), sums, at, mine, height, width);
 }

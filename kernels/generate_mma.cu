@@ -20,6 +20,58 @@ __device__ __forceinline__ void relate(unsigned (&a)[4], const float (&affine)[2
   }
 }
 
+// Two fragments of the relation: of channels c to c + 16 of the pixels seen. `norm` has scale and shift in turn, of this
+// lane's channels: two, and those 8 further.
+template <typename T>
+__device__ __forceinline__ void related(unsigned (&a)[2][4], const T* const (&seen)[2], int c,
+                                        const float* __restrict__ norm) {
+  float affine[2][4];
+  load_all(norm, affine[0]);
+  load_all(norm + 16, affine[1]);
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+    ldmatrix_x4(a[m], seen[m] + c);
+    relate<T>(a[m], affine);
+  }
+}
+
+// Adds the products of two fragments of pixels with COLUMNS of the weights, from `index` on.
+template <typename T, int COLUMNS>
+__device__ __forceinline__ void add_products(float (&sums)[2][COLUMNS][4], const unsigned (&a)[2][4],
+                                             const T* __restrict__ weight, int index) {
+#pragma unroll
+  for (int n = 0; n < COLUMNS; ++n) {
+    unsigned b[2];
+    load_fragment(b, weight, index + n);
+    multiply<T>(sums[0][n], a[0], b);
+    multiply<T>(sums[1][n], a[1], b);
+  }
+}
+
+// The pixel of the image whose sums a lane has in fragment i / 2; OUTSIDE: none.
+__device__ __forceinline__ int place(const Square& at, int first_pixel, int i, int height, int width) {
+  const int pixel = first_pixel + 8 * i + threadIdx.x % WARP / 4;
+  const int row = at.top + pixel / SIDE, column = at.left + pixel % SIDE;
+  return row < height && column < width ? row * width + column : OUTSIDE;
+}
+
+// Adds what the SPLITS parts of a block have made, in their order, to the sums of part 0. others [8 * COLUMNS, 64].
+template <int SPLITS, int COLUMNS>
+__device__ __forceinline__ void join(float (&sums)[2][COLUMNS][4], float* others, int part) {
+  for (int turn = 1; turn < SPLITS; ++turn) {
+    __syncthreads();
+    if (part == turn)
+#pragma unroll
+      for (int i = 0; i < 8 * COLUMNS; ++i)
+        others[i * PIXELS + threadIdx.x % PIXELS] = sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4];
+    __syncthreads();
+    if (part == 0)
+#pragma unroll
+      for (int i = 0; i < 8 * COLUMNS; ++i)
+        sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4] += others[i * PIXELS + threadIdx.x % PIXELS];
+  }
+}
+
 // A warp makes OUTPUTS numbers of z at 32 pixels; SPLITS pairs of warps share the offsets of the same pixels, and are
 // added in their order. blockIdx.y counts the groups of OUTPUTS; 64 * SPLITS threads.
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SPLITS>
@@ -53,44 +105,19 @@ __global__ void __launch_bounds__(PIXELS* SPLITS, 1)
 #pragma unroll
       for (int c = 0; c < CHANNELS; c += 16) {
         const int step = (o * planes + first + c) / 16;
-        float affine[2][4];  // scale and shift in turn, of this lane's channels: two, and those 8 further
-        load_all(norm + (step * 16 + lane % 4 * 2) * 2, affine[0]);
-        load_all(norm + (step * 16 + lane % 4 * 2 + 8) * 2, affine[1]);
         unsigned a[2][4];
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          ldmatrix_x4(a[m], seen[m] + c);
-          relate<T>(a[m], affine);
-        }
-#pragma unroll
-        for (int n = 0; n < COLUMNS; ++n) {
-          unsigned b[2];
-          load_fragment(b, weight, step * (groups / 8) + blockIdx.y * COLUMNS + n);
-          multiply<T>(sums[0][n], a[0], b);
-          multiply<T>(sums[1][n], a[1], b);
-        }
+        related(a, seen, c, norm + (step * 16 + lane % 4 * 2) * 2);
+        add_products(sums, a, weight, step * (groups / 8) + blockIdx.y * COLUMNS);
       }
     }
   }
-  float* others = reinterpret_cast<float*>(shared);  // [OUTPUTS, 64]
-  for (int turn = 1; turn < SPLITS; ++turn) {
-    __syncthreads();
-    if (part == turn)
-#pragma unroll
-      for (int i = 0; i < OUTPUTS; ++i)
-        others[i * PIXELS + threadIdx.x % PIXELS] = sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4];
-    __syncthreads();
-    if (part == 0)
-#pragma unroll
-      for (int i = 0; i < OUTPUTS; ++i)
-        sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4] += others[i * PIXELS + threadIdx.x % PIXELS];
-  }
+  join<SPLITS>(sums, reinterpret_cast<float*>(shared), part);
   if (part) return;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int pixel = first_pixel + 8 * i + lane / 4, row = at.top + pixel / SIDE, column = at.left + pixel % SIDE;
-    if (row >= height || column >= width) continue;
-    T* out = z + (pixels + row * width + column) * groups + blockIdx.y * OUTPUTS + lane % 4 * 2;
+    const int pixel = place(at, first_pixel, i, height, width);
+    if (pixel == OUTSIDE) continue;
+    T* out = z + (pixels + pixel) * groups + blockIdx.y * OUTPUTS + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < COLUMNS; ++n) {
       const float made[2] = {sums[i / 2][n][i % 2 * 2], sums[i / 2][n][i % 2 * 2 + 1]};
@@ -130,15 +157,58 @@ __device__ __forceinline__ void gather(unsigned (&a)[4], const T* tile, const T*
   for (int i = 0; i < 4; ++i) a[i] = pack<T>(sum[i].x, sum[i].y);
 }
 
+// What the sums of generate_backward_map_mma start from, and the map's own numbers: at pixels 8 i + lane / 4, channels
+// 8 n + lane % 4 * 2 and the next, counted from `first`.
+template <typename T, int COLUMNS>
+__device__ __forceinline__ void start(unsigned (&value)[4][COLUMNS], float (&sums)[4][COLUMNS][2], const Square& at,
+                                      int first_pixel, const T* map, int map_stride, const float* constant,
+                                      const float* linear, int first, int height, int width, int planes) {
+  const int c = threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int pixel = place(at, first_pixel, i, height, width);
+#pragma unroll
+    for (int n = 0; n < COLUMNS; ++n) {
+      value[i][n] = 0, sums[i][n][0] = sums[i][n][1] = 0;
+      if (pixel == OUTSIDE) continue;
+      const T* address = map + pixel * map_stride + c + n * 8;
+      value[i][n] = load_vector<1>(reinterpret_cast<const unsigned*>(address)).value[0];
+      if (!constant) continue;
+      const float2 x = unpack<T>(value[i][n]);
+      const Vector<float, 2> from = load_vector<2>(constant + pixel * planes + first + c + n * 8);
+      const Vector<float, 2> factor = load_vector<2>(linear + pixel * planes + first + c + n * 8);
+      sums[i][n][0] = from.value[0] + factor.value[0] * x.x;
+      sums[i][n][1] = from.value[1] + factor.value[1] * x.y;
+    }
+  }
+}
+
+// Adds what has passed to where relu lets it through, and with it the scale.
+template <typename T, int COLUMNS>
+__device__ __forceinline__ void add_open(float (&sums)[4][COLUMNS][2], const float (&passed)[2][COLUMNS][4],
+                                         const unsigned (&value)[4][COLUMNS], const float* __restrict__ norm) {
+#pragma unroll
+  for (int n = 0; n < COLUMNS; ++n) {
+    float affine[4];
+    load_all(norm + n * 16, affine);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 x = unpack<T>(value[i][n]);
+      const float* through = passed[i / 2][n] + i % 2 * 2;
+      if (affine[0] * x.x + affine[1] > 0) sums[i][n][0] += affine[0] * through[0];
+      if (affine[2] * x.y + affine[3] > 0) sums[i][n][1] += affine[2] * through[1];
+    }
+  }
+}
+
 // A warp makes CHANNELS numbers of the gradient of map at 32 pixels; pairs of warps have the next channels each, and
 // blockIdx.y counts what a block has. OUTPUTS channels of grad are in shared memory at a time; 8 are filled up to 16.
 template <typename T, int K, int CHANNELS, int OUTPUTS>
 __global__ void __launch_bounds__(4 * PIXELS, 1)
     generate_backward_map_mma(const T* __restrict__ grad, int grad_stride, const T* __restrict__ map,
-                                          int map_stride, const float* __restrict__ norm,
-                                          const T* __restrict__ weight, const float* __restrict__ constant,
-                                          const float* __restrict__ linear, T* __restrict__ grad_map, int height,
-                                          int width, int planes, int groups) {
+                              int map_stride, const float* __restrict__ norm, const T* __restrict__ weight,
+                              const float* __restrict__ constant, const float* __restrict__ linear,
+                              T* __restrict__ grad_map, int height, int width, int planes, int groups) {
   constexpr int REACH = K / 2, WIDE = SIDE + K - 1, INNER = OUTPUTS < 16 ? 16 : OUTPUTS, PITCH = INNER + APART;
   constexpr int COLUMNS = CHANNELS / 8;
   SHARED(shared);
@@ -149,31 +219,14 @@ __global__ void __launch_bounds__(4 * PIXELS, 1)
   const int first = (blockIdx.y * (blockDim.x / PIXELS) + threadIdx.x / PIXELS) * CHANNELS;
   const int top = at.top - REACH, left = at.left - REACH;
   const long long pixels = at.image * height * width;
-  unsigned value[4][COLUMNS];  // at pixels 8 i + lane / 4, channels 8 n + lane % 4 * 2 and the next
+  unsigned value[4][COLUMNS];
   float sums[4][COLUMNS][2];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int pixel = first_pixel + 8 * i + lane / 4, row = at.top + pixel / SIDE, column = at.left + pixel % SIDE;
-    const int place = row * width + column, c = first + lane % 4 * 2;
-    const bool inside = row < height && column < width;
-#pragma unroll
-    for (int n = 0; n < COLUMNS; ++n) {
-      value[i][n] = 0, sums[i][n][0] = sums[i][n][1] = 0;
-      if (!inside) continue;
-      const T* address = map + (pixels + place) * map_stride + c + n * 8;
-      value[i][n] = load_vector<1>(reinterpret_cast<const unsigned*>(address)).value[0];
-      if (!constant) continue;
-      const float2 x = unpack<T>(value[i][n]);
-      const Vector<float, 2> from = load_vector<2>(constant + place * planes + c + n * 8);
-      const Vector<float, 2> factor = load_vector<2>(linear + place * planes + c + n * 8);
-      sums[i][n][0] = from.value[0] + factor.value[0] * x.x;
-      sums[i][n][1] = from.value[1] + factor.value[1] * x.y;
-    }
-  }
+  start<T>(value, sums, at, first_pixel, map + pixels * map_stride + first, map_stride, constant, linear, first, height,
+           width, planes);
   for (int i = threadIdx.x; i < 16; i += blockDim.x) empty[i] = from_accumulator<T>(0);
-  for (int i = threadIdx.x; i < WIDE * WIDE * (INNER - OUTPUTS); i += blockDim.x)
-    grads[i / (INNER - OUTPUTS + (INNER == OUTPUTS)) * PITCH + OUTPUTS + i % (INNER - OUTPUTS + (INNER == OUTPUTS))] =
-        from_accumulator<T>(0);
+  if constexpr (INNER > OUTPUTS)
+    for (int i = threadIdx.x; i < WIDE * WIDE * (INNER - OUTPUTS); i += blockDim.x)
+      grads[i / (INNER - OUTPUTS) * PITCH + OUTPUTS + i % (INNER - OUTPUTS)] = from_accumulator<T>(0);
   for (int group = 0; group < groups; group += OUTPUTS) {
     __syncthreads();
     load_tile<T, T, WIDE, WIDE, OUTPUTS, PITCH, REACH, ZERO>(grads, grad + pixels * grad_stride + group, grad_stride,
@@ -189,40 +242,47 @@ __global__ void __launch_bounds__(4 * PIXELS, 1)
         unsigned a[2][4];
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          const int pixel = first_pixel + 16 * m + lane % 16;
-          gather<T, K, WIDE, PITCH>(a[m], grads, empty, top, left, at.top + pixel / SIDE, at.left + pixel % SIDE, up,
-                                    along, from_row, from_column, j, height, width);
+          const int pixel = first_pixel + 16 * m + lane % 16, y = at.top + pixel / SIDE, x = at.left + pixel % SIDE;
+          gather<T, K, WIDE, PITCH>(a[m], grads, empty, top, left, y, x, up, along, from_row, from_column, j, height,
+                                    width);
         }
         const int step = (o * groups + group) / OUTPUTS * (INNER / 16) + j / 16;
-#pragma unroll
-        for (int n = 0; n < COLUMNS; ++n) {
-          unsigned b[2];
-          load_fragment(b, weight, step * (planes / 8) + first / 8 + n);
-          multiply<T>(passed[0][n], a[0], b);
-          multiply<T>(passed[1][n], a[1], b);
-        }
+        add_products(passed, a, weight, step * (planes / 8) + first / 8);
       }
-#pragma unroll
-      for (int n = 0; n < COLUMNS; ++n) {
-        float affine[4];
-        load_all(norm + (o * planes + first + n * 8 + lane % 4 * 2) * 2, affine);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float2 x = unpack<T>(value[i][n]);
-          const float* through = passed[i / 2][n] + i % 2 * 2;
-          if (affine[0] * x.x + affine[1] > 0) sums[i][n][0] += affine[0] * through[0];
-          if (affine[2] * x.y + affine[3] > 0) sums[i][n][1] += affine[2] * through[1];
-        }
-      }
+      add_open<T>(sums, passed, value, norm + (o * planes + first + lane % 4 * 2) * 2);
     }
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int pixel = first_pixel + 8 * i + lane / 4, row = at.top + pixel / SIDE, column = at.left + pixel % SIDE;
-    if (row >= height || column >= width) continue;
-    T* out = grad_map + (pixels + row * width + column) * planes + first + lane % 4 * 2;
+    const int pixel = place(at, first_pixel, i, height, width);
+    if (pixel == OUTSIDE) continue;
+    T* out = grad_map + (pixels + pixel) * planes + first + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < COLUMNS; ++n) store_all(out + n * 8, sums[i][n]);
+  }
+}
+
+// The fragments of pixels x groups: of 16 pixels, whose rows are the lanes', 8 groups each.
+template <int COLUMNS, typename T>
+__device__ __forceinline__ void load_columns(unsigned (&b)[COLUMNS + COLUMNS % 2][2], const T* row) {
+#pragma unroll
+  for (int n = 0; n < COLUMNS; n += 2) {
+    unsigned two[4];
+    const int column = n + (COLUMNS > 1 ? threadIdx.x % WARP / 16 : 0);
+    ldmatrix_x4_trans(two, row + column * 8);
+    b[n][0] = two[0], b[n][1] = two[1], b[n + 1][0] = two[2], b[n + 1][1] = two[3];
+  }
+}
+
+// Keeps those of x that relu lets through, and says which by ones; a lane has pixels of two channels.
+template <typename T>
+__device__ __forceinline__ void let_through(unsigned (&x)[4], unsigned (&open)[4], const float (&affine)[2][2]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 value = unpack<T>(x[i]);
+    const float scale = affine[i % 2][0], shift = affine[i % 2][1];
+    const unsigned mask = pair_mask(scale * value.x + shift > 0, scale * value.y + shift > 0);
+    open[i] = mask & ONES<T>, x[i] &= mask;
   }
 }
 
@@ -260,26 +320,14 @@ __global__ void __launch_bounds__(K* WARP, 1)
 #pragma unroll
     for (int pixel = 0; pixel < PIXELS; pixel += 16) {
       unsigned b[COLUMNS + COLUMNS % 2][2];
-#pragma unroll
-      for (int n = 0; n < COLUMNS; n += 2) {
-        unsigned two[4];
-        const int column = n + (COLUMNS > 1 ? lane / 16 : 0);
-        ldmatrix_x4_trans(two, grads + (pixel + lane % 16) * GRAD_PITCH + column * 8);
-        b[n][0] = two[0], b[n][1] = two[1], b[n + 1][0] = two[2], b[n + 1][1] = two[3];
-      }
+      load_columns<COLUMNS>(b, grads + (pixel + lane % 16) * GRAD_PITCH);
       const int seen = pixel + lane / 16 * 8 + lane % 8;
       const T* from = maps + (seen / SIDE * WIDE + seen % SIDE + along) * MAP_PITCH + lane / 8 % 2 * 8;
 #pragma unroll
       for (int m = 0; m < ROWS; ++m) {
         unsigned x[4], open[4];
         ldmatrix_x4_trans(x, from + 16 * m);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float2 value = unpack<T>(x[i]);
-          const float scale = affine[m][i % 2][0], shift = affine[m][i % 2][1];
-          const unsigned mask = pair_mask(scale * value.x + shift > 0, scale * value.y + shift > 0);
-          open[i] = mask & ONES<T>, x[i] &= mask;
-        }
+        let_through<T>(x, open, affine[m]);
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n) {
           multiply<T>(made[m][0][n], open, b[n]);

@@ -91,6 +91,22 @@ __device__ __forceinline__ void gather(A (&sum)[OUTPUTS], const A* tile, int top
   }
 }
 
+// What the gradient of a pixel starts from: nothing, or constant + linear * value, at `place` of both.
+template <typename T, typename A, int CHANNELS>
+__device__ __forceinline__ void start(A (&value)[CHANNELS], A (&sums)[CHANNELS], bool inside, const T* pixel,
+                                      const A* __restrict__ constant, const A* __restrict__ linear, int place) {
+#pragma unroll
+  for (int c = 0; c < CHANNELS; ++c) value[c] = sums[c] = 0;
+  if (inside) load_all(pixel, value);
+  if (inside && constant) {
+    A factor[CHANNELS];
+    load_all(constant + place, sums);
+    load_all(linear + place, factor);
+#pragma unroll
+    for (int c = 0; c < CHANNELS; ++c) sums[c] += factor[c] * value[c];
+  }
+}
+
 // A thread makes CHANNELS numbers of the gradient of map at two pixels. blockIdx.y counts the groups of CHANNELS.
 template <typename T, int K, int CHANNELS, int OUTPUTS, int SIDE>
 __global__ void __launch_bounds__(SIDE* SIDE / 2, 1)
@@ -114,16 +130,8 @@ __global__ void __launch_bounds__(SIDE* SIDE / 2, 1)
   for (int p = 0; p < 2; ++p) {
     const int row = y + p * SIDE / 2, pixel = row * width + x;
     inside[p] = row < height && x < width;
-#pragma unroll
-    for (int c = 0; c < CHANNELS; ++c) value[p][c] = sums[p][c] = 0;
-    if (inside[p]) load_all(map + (pixels + pixel) * map_stride + first, value[p]);
-    if (inside[p] && constant) {
-      A factor[CHANNELS];
-      load_all(constant + pixel * planes + first, sums[p]);
-      load_all(linear + pixel * planes + first, factor);
-#pragma unroll
-      for (int c = 0; c < CHANNELS; ++c) sums[p][c] += factor[c] * value[p][c];
-    }
+    start(value[p], sums[p], inside[p], map + (pixels + pixel) * map_stride + first, constant, linear,
+          pixel * planes + first);
   }
   for (int group = 0; group < groups; group += OUTPUTS) {
     __syncthreads();

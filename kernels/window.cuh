@@ -75,6 +75,13 @@ struct Window {
     for (int v = 0; v < V; ++v) out[v] = to_accumulator(cell.value[v]);
   }
 
+  // All of a row that the thread's pixels see.
+  static __device__ __forceinline__ void read_row(const Cell* cells, const Place& at, int row, int h,
+                                                  Sum (&seen)[SEEN][V]) {
+#pragma unroll
+    for (int i = 0; i < SEEN; ++i) read(cells, at, row, i, h, seen[i]);
+  }
+
   static __device__ __forceinline__ void write(T* map, int stride, const Place& at, int height, int width,
                                                const Sum (&sum)[SHARE][PIXELS][V]) {
     T* pixel = map + ((at.image * height + at.y) * width + at.x) * stride + at.plane;
@@ -123,8 +130,7 @@ struct Window {
 #pragma unroll
     for (int h = 0; h < SHARE; ++h) {
       Sum seen[SEEN][V];
-#pragma unroll
-      for (int i = 0; i < SEEN; ++i) read(cells, at, row, i, h, seen[i]);
+      read_row(cells, at, row, h, seen);
 #pragma unroll
       for (int p = 0; p < PIXELS; ++p)
 #pragma unroll

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -36,6 +37,8 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    emitted: bool = False
+    """Whether the object of --json is out."""
 
 
 settings = Settings()
@@ -112,8 +115,9 @@ def result(content: str | RenderableType) -> None:
 
 
 def emit(content: dict[str, Any]) -> None:
-    """The one JSON object of --json; nothing without it."""
-    if settings.json:
+    """The one JSON object of --json; nothing without it, and nothing after the first."""
+    if settings.json and not settings.emitted:
+        settings.emitted = True
         sys.stdout.write(json.dumps(content) + "\n")
 
 
@@ -152,8 +156,16 @@ def progress(what: str, *, total: int, unit: str, lines: bool = True) -> Iterato
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
     fields = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[extra]}"))
     live = people.is_terminal and not settings.quiet
-    with Progress(*columns, *fields, console=people, disable=not live, transient=True) as rich_bar:
+    with _Narrow(*columns, *fields, console=people, disable=not live, transient=True) as rich_bar:
         yield Bar(rich_bar, what, total=total, unit=unit, lines=lines)
+
+
+class _Narrow(Progress):
+    """Leaves room for the ^C that a terminal writes behind it: in a new line that would keep the old bar."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for renderable in super().get_renderables():
+            yield Constrain(renderable, people.width - len("^C "))
 
 
 class Bar:
@@ -163,19 +175,26 @@ class Bar:
         self.lines = lines and rich_bar.disable
         self.rich_bar, self.what, self.total, self.unit = rich_bar, what, total, unit
         self.task = rich_bar.add_task(what, total=total, rate="", extra="")
-        self.began = self.last_line = time.monotonic()
-        self.done = self.said = 0
+        self.began = self.came = self.last_line = time.monotonic()
+        self.done = self.said = self.first = 0
 
     def advance(self, count: int = 1, *, extra: str = "") -> None:
         """Adds `count` to what is done; `extra` stands at the end of the line."""
+        now = time.monotonic()
+        if self.done == 0:
+            self.first, self.came = count, now
         self.done += count
-        passed = max(time.monotonic() - self.began, 1e-9)
-        rate = f"{self.done / passed:.1f} {self.unit}/s"
+        rate = f"{self.done / max(now - self.began, 1e-9):.1f} {self.unit}/s"
         self.rich_bar.update(self.task, completed=self.done, rate=rate, extra=extra)
         if self.lines:
-            left = passed * (self.total - self.done) / max(self.done, 1)
-            time_left = f", {duration(left)} left" if self.done < self.total else ""
+            time_left = f", {duration(self._left(now))} left" if self.done < self.total else ""
             self._say_a_tenth(f"{self.what} {self.done}/{self.total} {rate}{time_left} {extra}".rstrip())
+
+    def _left(self, now: float) -> float:
+        """Seconds, at the pace since the first came: what was started before says nothing of the others."""
+        if self.done == self.first:
+            return (now - self.began) * (self.total - self.done) / max(self.done, 1)
+        return (now - self.came) * (self.total - self.done) / (self.done - self.first)
 
     def _say_a_tenth(self, line: str) -> None:
         tenth, now = self.done * 10 // max(self.total, 1), time.monotonic()

@@ -2,7 +2,11 @@
 
 import difflib
 import shlex
+import textwrap
 from collections.abc import Iterable
+
+COLUMNS = 100
+"""Of a terminal that most people have open."""
 
 
 def printable(name: object, *, keep: str = "") -> str:
@@ -16,6 +20,22 @@ def printable(name: object, *, keep: str = "") -> str:
 def command(*words: object) -> str:
     """A command to paste: words that a shell would take apart are quoted."""
     return shlex.join(map(str, words))
+
+
+def folded(text: str, *, most: int = 4) -> str:
+    """The text of a `why` that lists many things, in at most so many lines that fit a terminal."""
+    begin = "  why: "
+    lines = textwrap.wrap(
+        printable(text),
+        COLUMNS,
+        initial_indent=begin,
+        subsequent_indent="    ",
+        max_lines=most,
+        placeholder=" ...",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)[len(begin) :]
 
 
 class SanError(Exception):
@@ -88,9 +108,7 @@ def closest(word: str, known: Iterable[str]) -> str:
         return order, letters
 
     near = max(known, key=likeness, default="")
-    return (
-        f"did you mean {near}?" if near and likeness(near)[0] >= 0.5 else f"use one of: {', '.join(known)}."
-    )
+    return f"did you mean {near}?" if near and likeness(near)[0] > 0.5 else f"use one of: {', '.join(known)}."
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

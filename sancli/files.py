@@ -113,17 +113,18 @@ def cell(value: Any) -> Any:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
+def locked(folder: Path, *, wait: float = 0, name: str = "") -> Iterator[None]:
     """Holds `folder` for this process until the block ends.
 
     Args:
         folder: It exists.
         wait: Seconds to wait for another process that holds it.
+        name: Of a thing in it, where not all of the folder is meant.
 
     Raises:
         UsageError: Another process holds it; its number is named.
     """
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock.holder"
+    lock, holder = FileLock(folder / f"{name}.lock"), folder / f"{name}.lock.holder"
     with storage_errors(folder):
         try:
             lock.acquire(timeout=wait)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sancli import __version__, model, weights
+from sancli.config.download_weights import is_repository
 from sancli.console import say
 from sancli.data.preprocessing import Preprocessing
-from sancli.errors import WeightsError, closest
+from sancli.errors import WeightsError, closest, command
 from sancli.files import storage_errors, write_json
 
 FORMAT = 1
@@ -170,13 +171,24 @@ def open_model(spec: str | None, *, runs_dir: Path = Path("runs")) -> Model:
         WeightsError: It is not there, is damaged, or does not say what its classes are.
     """
     path, run = _newest(runs_dir) if spec is None else _find(spec, runs_dir)
+    opened = open_file(path, run)
+    info = opened.info
+    say(f"Using {path} ({info.arch} {info.attention}, {len(info.classes)} classes)")
+    return opened
+
+
+def open_file(path: Path, run: Run | None = None) -> Model:
+    """Opens a file of ours, of a run or alone.
+
+    Raises:
+        WeightsError: It is not there, is damaged, or does not say what its classes are.
+    """
     info = _embedded_info(path)
     with torch.device("meta"):  # neither memory nor random numbers: the file's own tensors take their place
         network = model.build(
             info.arch, attention=info.attention, relation=info.relation, num_classes=len(info.classes)
         )
     weights.load_into(network, weights.read(path), source=path)
-    say(f"Using {path} ({info.arch} {info.attention}, {len(info.classes)} classes)")
     return Model(network.eval(), info, path, run)
 
 
@@ -185,7 +197,7 @@ def _newest(runs_dir: Path) -> tuple[Path, Run]:
         raise WeightsError(
             "there is no trained model here.",
             why=f"looked for {runs_dir}/*/model.json under {Path.cwd()}.",
-            fix="san train, or name a model with --model.",
+            fix="san prepare PATH, then san train; or name a model with --model.",
         )
     rank = "the only run" if len(runs) == 1 else f"the newest of {len(runs)} runs"
     say(f"Taking {runs[0].folder}, {rank}")
@@ -202,10 +214,19 @@ def _find(spec: str, runs_dir: Path) -> tuple[Path, Run | None]:
         return path, Run(path.parent) if (path.parent / "model.json").is_file() else None
     if spec in model.zoo.PUBLISHED:
         return weights.published(spec), None
+    if is_repository(spec):
+        if (downloaded := weights.cached_repository(spec)).is_file():
+            return downloaded, None
+        if not path.parent.exists():
+            raise WeightsError(
+                f"there is no model {spec} here.",
+                why="it is no run, no file, and no repository of the Hugging Face Hub that was downloaded.",
+                fix=f"{command('san', 'download-weights', spec)}; in Python: load(..., download=True)",
+            )
     known = [*(str(run.folder) for run in runs_by_age(runs_dir)), *model.zoo.PUBLISHED]
     raise WeightsError(
         f"there is no model {spec}.",
-        why="it is neither a run's folder, nor a file, nor a published network.",
+        why="it is neither a run's folder, nor a file, nor a published network, nor a downloaded repository.",
         fix=closest(spec, known),
     )
 

@@ -111,6 +111,17 @@ def test_a_zip_cut_short_is_damaged(refused, tmp_path, keep):
     assert "a.zip is cut off or damaged" in refused(path)
 
 
+@pytest.mark.parametrize("place", [28, 30, 32])  # of the lengths of a name, an extra field and a comment
+def test_a_wrong_length_in_the_table_of_contents_loses_no_member(refused, tmp_path, place):
+    path = fill_zip(tmp_path / "a.zip", TREE)
+    data = bytearray(path.read_bytes())
+    for high in (0, 1):  # a little too far, and beyond the end
+        changed = bytearray(data)
+        changed[data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1) + place + high] ^= 4
+        path.write_bytes(changed)
+        assert "cut off or damaged" in refused(path)
+
+
 def test_a_flipped_bit_is_found_by_its_member(refused, tmp_path):
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = fill_zip(tmp_path / "a.zip", TREE, compression=compression)
@@ -167,9 +178,20 @@ def test_a_header_that_lies_about_the_size_is_found_by_counting(refused, tmp_pat
     assert "cat/bomb.png" in refused(path)
 
 
+def test_what_is_no_archive_gets_the_way_out_that_fits(refused, tmp_path):
+    for name, data, words in (
+        ("photo.jpg", picture(1, "JPEG"), "for one image: san predict "),
+        ("labels.csv", b"image,label\n", "a table of their labels goes to --labels"),
+        ("a.zip", b"<html>404", "download it again"),
+        ("a.rar", b"Rar!\x1a\x07\0", "unpack it"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert words in refused(tmp_path / name).splitlines()[-1]
+
+
 def test_many_empty_members_are_no_images(refused, tmp_path):
     words = refused(fill_zip(tmp_path / "a.zip", {f"a/{i}.txt": b"" for i in range(5000)}))
-    assert ".txt 5000" in words
+    assert ".txt 5,000" in words
 
 
 def test_count_in_is_count_out(san, tmp_path, monkeypatch):

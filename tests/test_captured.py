@@ -1,11 +1,14 @@
 """Replayed forward passes: what is captured when, and when the network is simply called."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from sancli.engine.device import choose
+from sancli.engine.loop import infer
 from sancli.model import build, captured
 from sancli.model.captured import KEPT, CapturedNetwork
 
@@ -36,7 +39,7 @@ class Recorder:
             calls = []
             handle = nn.modules.module.register_module_forward_hook(
                 lambda module, args, out: (
-                    calls.append((module, args, out)) if type(module) is Doubled else None
+                    calls.append((module, args, out)) if isinstance(module, Doubled) else None
                 )
             )
             yield
@@ -62,6 +65,13 @@ class Doubled(nn.Module):
     def forward(self, image):
         self.calls += 1
         return self.compute(image)
+
+
+class OneLogit(Doubled):
+    """Its answers are those of a class."""
+
+    def compute(self, image):
+        return super().compute(image)[:, None]
 
 
 @pytest.fixture
@@ -131,6 +141,18 @@ def test_shapes_that_never_come_twice_are_never_captured(network, recorder):
         network(images(1, 3, side, side))
     assert not recorder.captures
     assert len(network._graphs) == KEPT
+
+
+@pytest.mark.parametrize(("flip", "captures", "replays"), [(False, 1, 1), (True, 2, 4)])
+def test_batches_of_one_size_are_replayed(recorder, flip, captures, replays):
+    """As san predict and san eval ask. With its mirror image, a smaller batch at the end comes twice too."""
+    many = images(10, 3, 4, 4)
+    batches = [SimpleNamespace(images=part) for part in many.split(4)]
+    given = {"device": choose("cpu", "fp32"), "flip": flip}
+    got = [logits for _, logits in infer(CapturedNetwork(OneLogit()), batches, **given)]
+    wanted = [logits for _, logits in infer(OneLogit(), batches, **given)]
+    torch.testing.assert_close(got, wanted)
+    assert (recorder.captures, recorder.replays) == (captures, replays)
 
 
 def test_where_capturing_fails_the_network_is_called_and_the_reason_is_said_once(network, recorder, capsys):

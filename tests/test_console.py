@@ -48,6 +48,28 @@ def test_a_log_file_gets_a_line_for_each_tenth_and_no_bar(capsys, monkeypatch):
     assert lines[-1].startswith("Reading 50/50 ")
 
 
+def test_the_time_left_is_of_the_items_and_not_of_what_was_started_before_them(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_INTERVAL", 0)
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress("Reading", total=10, unit="files") as bar:
+        for seconds in (10, 1, 1, 1):  # ten until the first
+            now[0] += seconds
+            bar.advance()
+    left = [line.partition(", ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["90 s left", "8.0 s left", "7.0 s left", "6.0 s left"]
+
+
+def test_a_bar_leaves_room_for_the_sign_of_an_interruption(monkeypatch):
+    screen = console.Console(file=io.StringIO(), force_terminal=True, width=60, height=10)
+    monkeypatch.setattr(console, "people", screen)
+    with console.progress("training", total=2, unit="image") as bar:
+        bar.advance()
+        bar.rich_bar.refresh()
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue()).replace("\r", "\n").splitlines()
+    assert 40 < max(map(len, lines)) <= 60 - len("^C")
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(2.34, "2.3 s"), (45, "45 s"), (720, "12 min"), (3900, "1 h 05 min"), (3599, "1 h 00 min")],

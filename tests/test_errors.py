@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from sancli.errors import DataError, UsageError, check_choice, closest, command, printable
+from sancli.errors import DataError, UsageError, check_choice, closest, command, folded, printable
 
 
 def test_a_user_error_says_what_why_and_fix():
@@ -38,6 +40,15 @@ def test_a_typo_gets_did_you_mean(typed, meant):
 
 def test_a_word_that_is_like_nothing_gets_the_whole_list():
     assert closest("zzz", ("cat", "dog")) == "use one of: cat, dog."
+    assert closest("flat", ("auto", "csv")) == "use one of: auto, csv."  # two letters in common are few
+
+
+def test_a_long_why_is_folded_and_ends():
+    error = DataError("no.", why=folded(", ".join(map(str, range(500)))), fix="yes.")
+    lines = str(error).splitlines()
+    assert (len(lines), lines[1][:12], lines[4][-4:]) == (6, "  why: 0, 1,", " ...")
+    assert max(map(len, lines)) <= 100
+    assert folded("a\x1b") == "a\\x1b"
 
 
 def test_a_command_to_paste_is_quoted_where_a_shell_would_take_it_apart(san, tmp_path, monkeypatch):
@@ -45,3 +56,11 @@ def test_a_command_to_paste_is_quoted_where_a_shell_would_take_it_apart(san, tmp
     (tmp_path / "my scenes" / "cat").mkdir(parents=True)
     assert san("train", "my scenes").stderr.rstrip().endswith("fix: san prepare 'my scenes'")
     assert command("san", "train", "--resume-from", "runs/a-001") == "san train --resume-from runs/a-001"
+
+
+def test_with_json_an_error_is_the_one_object(san):
+    outcome = san("eval", "--model", "nope", "--json")
+    told = json.loads(outcome.stdout)
+    assert told["exit_code"] == outcome.code == 4
+    assert told["error"]["what"] == "there is no model nope."
+    assert set(told["error"]) == {"what", "why", "fix"}

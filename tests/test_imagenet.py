@@ -204,6 +204,7 @@ def test_lists_of_other_things_are_no_labels():
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAN_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -243,9 +244,7 @@ def test_from_any_source_everything_goes_to_val(san, place, kind):
             zip(map(name, range(1, 11)), WNIDS, strict=True)
         )
     assert open_prepared(Path("data/imagenet")).is_whole()
-    assert outcome.stderr.splitlines()[-1].startswith(
-        "Next: san eval --model san15-patchwise --data data/imagenet"
-    )
+    assert outcome.stderr.splitlines()[-1] == "Next: san download-weights san15-patchwise"
     assert "nothing to do" in san("prepare", source).stderr
 
 

@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -172,7 +173,6 @@ def test_the_content_decides_not_the_ending(tmp_path):
         (b"%PDF-1.7\n", "not an image (looks like PDF)"),
         (b'<?xml version="1.0"?><svg width="9">', "not an image (looks like SVG)"),
         (b"PK\x03\x04" + bytes(60), "not an image (looks like zip)"),
-        (HEIC, "HEIC (iPhone) image; convert it to JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is a program for a printer"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\xff\xd8\xff\xe0", "damaged JPEG"),
@@ -181,6 +181,38 @@ def test_the_content_decides_not_the_ending(tmp_path):
 )
 def test_what_is_no_image_is_named_for_what_it_is(data, words):
     assert words in reason(data)
+
+
+def iphone(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    return saved(image, "HEIF", **options)
+
+
+def test_heic_is_read_by_its_content_upright_and_damage_is_named():  # row 8
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    data = iphone(ramp(), exif=exif.tobytes())
+    found = decode(data)
+    assert (found.format, found.image.mode, found.image.size) == ("HEIF", "RGB", (30, 40))
+    assert distance(found.image, ramp().transpose(Image.Transpose.ROTATE_270)) < 3
+    assert not has_frames(data)
+    assert has_frames(iphone(ramp(), save_all=True, append_images=[ramp().rotate(180)]))
+    for keep in (0.5, 0.9):
+        assert "damaged HEIC" in reason(data[: int(len(data) * keep)])
+    assert reason(iphone(ramp(200, 100)), max_pixels=10_000).startswith("too large")
+    rand = random.Random(0)
+    for _ in range(200):
+        mutant = bytearray(data)
+        mutant[rand.randrange(len(data))] = rand.randrange(256)
+        with suppress(BadImage):
+            decode(bytes(mutant))
+
+
+def test_without_its_library_heic_is_named_with_both_ways_out(monkeypatch):  # row 8
+    monkeypatch.setattr(images, "READS_HEIC", False)
+    for data in (HEIC, iphone(ramp())):
+        assert reason(data) == 'HEIC (iPhone) image; convert it to JPEG, or pip install "sancli[heic]"'
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF"])

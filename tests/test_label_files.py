@@ -262,7 +262,10 @@ def test_a_column_for_each_class_is_read_too():
     assert placed({"ISIC_GroundTruth.csv": text})["2.jpg"] == (None, "MEL")
     assert placed({"x.csv": text.replace("image", "scan")}, image_col="scan")["1.jpg"] == (None, "NV")
     for other in ("0.3", "1.0", "2"):  # probabilities, two classes, numbers
-        assert "looked for" in str(refusal_of({"x.csv": text.replace("0.0,1.0", f"{other},1.0")}))
+        words = str(refusal_of({"x.csv": text.replace("0.0,1.0", f"{other},1.0")}))
+        assert ("x.csv, line 2: marks MEL, NV" if other == "1.0" else "looked for") in words
+    words = str(refusal_of({"x.csv": text.replace("2,1.0", "2,0")}, labels="x.csv"))
+    assert "x.csv, line 3: marks no class." in words
 
 
 def test_tables_named_for_splits_are_taken_together_and_others_are_not_mixed():
@@ -297,7 +300,7 @@ def test_a_broken_table_stops_nothing_that_folders_say_and_is_named():
     paths = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
     assert seen({"list.csv": "cat/1.jpg,0\n"}, paths).name == "folders"
     words = str(refusal_of({"train.csv": "1.jpg,0\n2.jpg,1\n"}, ("train/1.jpg", "train/2.jpg")))
-    assert "train.csv, line 1: names an image, where the names of the columns belong" in words
+    assert "train.csv, line 1: names an image" in words
     words = str(refusal_of({"train.csv": "image,label\n1.jpg,0\n2.jpg\n"}, ("train/1.jpg", "train/2.jpg")))
     assert "train.csv, line 3: has 1 column" in words
 

@@ -31,7 +31,10 @@ ONLY_IN = {  # a heavy or fickle library has one door
         "report/",
         "data/preparation/resizing.py",
     ),
+    "pillow_heif": ("data/images.py",),
     "rich": ("console.py",),
+    "gdown": ("weights/fetching/drive.py",),
+    "requests": ("weights/fetching/",),
     "torchvision": ("data/transforms.py", "model/imagenet.py", "model/resnet.py"),
     "ctypes": ("engine/allocator.py", "ops/cpu/library.py"),
 }

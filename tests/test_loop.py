@@ -125,6 +125,22 @@ def test_nothing_is_updated_by_a_loss_that_is_not_finite(poison):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
 
 
+def test_the_body_takes_the_step_of_its_own_rate():
+    steps = []
+    for rate in (1.0, 0.25):
+        torch.manual_seed(0)
+        learner = make_learner(training.Micro(2).eval())
+        learner.optimizer = make_optimizer(
+            learner.network, name="sgd", lr=0.1, weight_decay=0, head="fc", body_rate=rate
+        )
+        start = copy.deepcopy(dict(learner.network.named_parameters()))
+        train_step(learner, torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]), number=0, of=4)
+        steps.append({key: value - start[key] for key, value in learner.network.named_parameters()})
+    whole, quarter = steps
+    for key, step in whole.items():
+        torch.testing.assert_close(quarter[key], step if key.startswith("fc.") else step * 0.25)
+
+
 def test_frozen_means_that_the_head_alone_changes():
     learner = make_learner(training.Micro(2))
     learner.set_training(frozen=True, head="fc")

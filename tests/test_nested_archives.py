@@ -5,11 +5,12 @@ import tarfile
 import zipfile
 
 import pytest
-from folders import add_to_tar, class_tree, fill_tar, fill_zip, picture
+from folders import add_to_tar, class_tree, contents, fill, fill_tar, fill_zip, picture
 
 from sancli.data.preparation import archives
 from sancli.data.preparation.archives import budget, list_archive, read_members, unpack
 from sancli.data.preparation.layouts import Seen, recognise
+from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 
 TREE = class_tree("cat", "dog")
@@ -161,3 +162,71 @@ def test_a_lone_wrapper_is_no_class(san, tmp_path, monkeypatch):
     outcome = san("prepare", fill_zip("pets.zip", {"photos/pets.tar.gz": inner}))
     assert outcome.code == 0, outcome.stderr
     assert "2 classes: cat, dog" in outcome.stderr
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def photos(folder, *names):
+    """Photos whose names are numbers, or begin with a label."""
+    return {f"{folder}/{name}.jpg": picture(37 * at, "JPEG", (16, 16)) for at, name in enumerate(names)}
+
+
+def test_archives_in_a_folder_are_one_source_with_the_tables_beside_them(san, place):
+    table = "image_name,label\n" + "".join(f"{i}.jpg,{i % 2}\n" for i in range(20))
+    fill("comp", {"train.csv": table.encode()})
+    fill_zip("comp/train.zip", photos("train", *range(20)))
+    fill_tar("comp/test.tar.gz", photos("test", *range(100, 105)), "w:gz")
+    outcome = san("prepare", "comp")
+    assert outcome.code == 0, outcome.stderr
+    assert "comp holds no images but 2 archives: test.tar.gz, train.zip\n" in outcome.stderr
+    prepared = open_prepared(place / "data/comp")
+    assert (prepared.manifest.layout, prepared.manifest.source["kind"]) == ("csv", "archives")
+    assert (prepared.total(), len(prepared.unlabelled())) == (20, 5)
+    assert "nothing to do" in san("prepare", "comp").stderr
+    fill_zip("comp/train.zip", photos("train", *reversed(range(20))))
+    assert "why: the source has changed since." in san("prepare", "comp").stderr
+
+
+def test_archives_in_a_folder_may_be_splits_classes_wnids_or_hold_named_files(san, place):
+    named = [f"{label}.{number}" for label in ("cat", "dog") for number in range(10)]
+    for folder, archive_trees, layout, counts in (
+        ("s", {"train": class_tree("a", "b"), "test1": class_tree("a", "b", start=90)}, "splits", (8, 8)),
+        ("c", {"a": photos("x", *range(8)), "b": photos("y", *range(8))}, "folders", (16, 0)),
+        ("n", {"train": photos("train", *named), "test1": photos("test1", *range(5))}, "names", (20, 0)),
+    ):
+        for name, tree in archive_trees.items():
+            (place / folder).mkdir(exist_ok=True)
+            fill_zip(f"{folder}/{name}.zip", tree)
+        outcome = san("prepare", folder, "--val", "0", "--duplicates", "off")
+        assert outcome.code == 0, outcome.stderr
+        prepared = open_prepared(place / "data" / folder)
+        assert prepared.manifest.layout == layout
+        assert (prepared.total("train"), prepared.total("test")) == counts
+
+
+def test_the_only_archive_of_a_folder_is_the_source(san, place):
+    fill("Downloads", {"bill.pdf": b"%PDF"})
+    fill_zip("Downloads/pets.zip", TREE)
+    assert san("prepare", "Downloads").code == 0
+    assert san("prepare", "Downloads/pets.zip", "again").code == 0
+    assert contents("data/pets") == contents("again")
+    assert "lie in each other" in san("prepare", "Downloads", "Downloads/data/pets").stderr
+
+
+def test_several_data_sets_in_a_folder_are_not_mixed(san, place):
+    (place / "two").mkdir()
+    fill_zip("two/pets.zip", TREE)
+    fill_zip("two/cars.zip", class_tree("vw", "opel", start=7000))
+    outcome = san("prepare", "two")
+    assert outcome.code == 3
+    assert "the 2 archives in two look like data sets, not like classes." in outcome.stderr
+    assert "san prepare two/cars.zip" in outcome.stderr
+    fill("two", {"broken.zip": b"PK\x03\x04"})
+    outcome = san("prepare", "two")
+    assert (outcome.code, "Error: two/broken.zip is cut off or damaged" in outcome.stderr) == (3, True)
+    assert not (place / "data").exists()

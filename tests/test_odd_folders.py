@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from folders import class_tree, contents, fill, picture
 
+from sancli.data import images, listing
 from sancli.data.listing import list_folder
 from sancli.data.prepared import open_prepared
 
@@ -74,7 +75,7 @@ def test_what_pretends_to_be_an_image_is_named_for_what_it_is(san, place):  # ro
     }
     fill("x", PETS | {f"cat/{name}": data for name, data in odd.items()})
     _, prepared, problems = prepared_with(san)
-    for name, words in zip(odd, ("empty", "HTML", "PDF", "SVG", "HEIC (iPhone)", "EPS"), strict=True):
+    for name, words in zip(odd, ("empty", "HTML", "PDF", "SVG", "HEIC", "EPS"), strict=True):
         assert words in problems[f"cat/{name}"][0]
     assert prepared.total() == 20
 
@@ -86,8 +87,19 @@ def test_a_picture_over_the_limit_is_refused_until_it_is_raised(san, place):  # 
     assert prepared_with(san, options=("--force",))[2] == {}
 
 
+def test_links_inside_the_source_are_counted_and_explain_what_is_not_taken(san, place):
+    fill("x", PETS)
+    for number in range(3):
+        Path(f"x/cat/again{number}.png").symlink_to(f"{number}.png")
+    Path("x/cat/nothing.png").symlink_to("nothing")
+    outcome, prepared, _ = prepared_with(san)
+    assert "\n3 of them are links to files in the source; an image and a link" in outcome.stderr
+    assert "\n20 of 23 images taken; 3 dropped as duplicates.\n" in outcome.stderr
+    assert prepared.total() == 20
+
+
 def test_other_extensions_are_counted_and_capitals_are_read(san, place):  # row 11
-    others = {f"cat/{i}.heic": b"x" for i in range(10)} | {"a.txt": b"x", "dog/b.TXT": b"x"}
+    others = {f"cat/{i}.xcf": b"x" for i in range(10)} | {"a.txt": b"x", "dog/b.TXT": b"x", "cat/c": b"x"}
     formats = {
         "cat/a.GIF": picture(71, "GIF"),
         "cat/b.Jfif": picture(72, "JPEG"),
@@ -95,7 +107,7 @@ def test_other_extensions_are_counted_and_capitals_are_read(san, place):  # row 
     }
     fill("x", PETS | others | formats)
     outcome, prepared, _ = prepared_with(san)
-    assert "12 files with other extensions ignored (.heic 10, .txt 2)" in outcome.stderr
+    assert "13 files with other extensions ignored (.xcf 10, .txt 2, without extension 1)" in outcome.stderr
     assert prepared.total() == 23
 
 
@@ -105,8 +117,9 @@ def test_no_classes_or_one_is_explained(san, place, tree):  # row 21
     fill("x", tree)
     outcome = san("prepare", "x")
     assert outcome.code == 3
-    assert "give each class a folder of its own, or name a table of labels: --labels FILE" in outcome.stderr
-    assert outcome.stderr.endswith("\n    x/\n      cat/1.jpg\n      dog/2.jpg\n")
+    assert "give each class a folder of its own, as x/cat/1.jpg and x/dog/2.jpg,\n" in outcome.stderr
+    assert outcome.stderr.endswith("    or name a table of labels: --labels FILE\n")
+    assert len(outcome.stderr.splitlines()) <= 6
     assert not Path("data").exists()
 
 
@@ -293,3 +306,24 @@ def test_a_very_deep_tree_ends(place):
     folder.mkdir(parents=True)
     found = list_folder(place / "x")
     assert [problem.problem for problem in found.problems] == ["deeper than 64 folders"]
+
+
+def test_heic_is_an_image_with_its_extra_and_a_hint_without(san, place, monkeypatch):  # row 8
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    photos = {f"dog/IMG_{number}.HEIC": picture(60 * number, "HEIF", (64, 64)) for number in range(3)}
+    photos["dog/renamed.jpg"] = picture(220, "HEIF", (64, 64))
+    fill("x", PETS | photos)
+    outcome, prepared, problems = prepared_with(san)
+    assert (prepared.total(), problems) == (24, {})
+    assert {path.suffix for path in Path("data/x").rglob("*MG_*")} == {".HEIC"}
+    assert len([*Path("data/x").rglob("renamed.heic")]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "READS_HEIC", False)
+        patch.setattr(listing, "SUFFIXES", tuple(end for end in listing.SUFFIXES if end != ".heic"))
+        outcome, prepared, problems = prepared_with(san, options=("--force",))
+    hint = 'pip install "sancli[heic]"'
+    assert f"3 files with other extensions ignored (.heic 3; HEIC is read after {hint})" in outcome.stderr
+    assert [*problems] == ["dog/renamed.jpg"]
+    assert hint in problems["dog/renamed.jpg"][0]
+    assert prepared.total() == 20

@@ -19,6 +19,16 @@ def test_biases_and_norms_do_not_decay(name):
     assert set(by_name.values()) == {0.0}
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_body_has_its_share_of_the_rate_and_the_head_all_of_it(name):
+    network = training.Micro(3)
+    optimizer = make_optimizer(network, name=name, lr=0.1, weight_decay=0.5, head="fc", body_rate=0.25)
+    share = {id(p): group["share"] for group in optimizer.param_groups for p in group["params"]}
+    by_name = {key: share[id(parameter)] for key, parameter in network.named_parameters()}
+    assert {key for key, value in by_name.items() if value == 1.0} == {"fc.weight", "fc.bias"}
+    assert set(by_name.values()) == {0.25, 1.0}
+
+
 def test_the_rate_rises_for_a_tenth_and_falls_by_a_cosine():
     factors = [lr_factor(step, 100) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from small_run import CLASSES, draw, prepared_folder, trained_run
 
+from sancli.tasks.inference import asking
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -50,6 +52,13 @@ def test_one_photo_gives_bars_and_no_file(san, here):
     assert "\u2588" * 25 in outcome.stdout
     assert sorted(here.rglob("*")) == before
     assert outcome.stderr.splitlines()[-1] == "Next: san eval"
+
+
+def test_the_network_that_is_asked_replays_what_its_device_can(san, here, monkeypatch):
+    devices = []
+    monkeypatch.setattr(asking, "captured", lambda network, device: devices.append(device.type) or network)
+    assert san("predict", "photos").code == san("eval").code == 0
+    assert devices == ["cpu", "cpu"]
 
 
 def test_a_terminal_that_knows_no_unicode_gets_plain_bars(here, place):
@@ -214,12 +223,12 @@ def test_ghosts_are_ignored_and_other_endings_are_counted(san, here):
     for ghost in (".DS_Store", "Thumbs.db", "._0.png", ".git/x.png", "__MACOSX/y.png"):
         (here / "photos" / ghost).parent.mkdir(exist_ok=True)
         (here / "photos" / ghost).write_text("ghost")
-    for other in ("a.txt", "b.txt", "c.heic"):
+    for other in ("a.txt", "b.txt", "c.xcf"):
         (here / "photos" / other).write_text("other")
     outcome = san("predict", "photos")
     assert outcome.code == 0
     assert len(rows(here / "predictions.csv")) == 3
-    assert "3 files with other extensions ignored (.txt 2, .heic 1)" in outcome.stderr
+    assert "3 files with other extensions ignored (.txt 2, .xcf 1)" in outcome.stderr
 
 
 def test_a_folder_without_images_says_what_was_looked_for(san, here):

@@ -211,6 +211,7 @@ def test_json_is_one_object_with_the_same_facts(san, place):
     again = json.loads(san("prepare", "pets", "--json").stdout)
     assert again["unchanged"] is True
     only_once = {"turned", "several_frames", "images", "duplicates", "near_duplicates", "classes_left_out"}
+    only_once |= {"not_taken"}
     assert facts.keys() - again.keys() == only_once
     same = facts.keys() & again.keys() - {"unchanged", "written"}
     assert {key: again[key] for key in same} == {key: facts[key] for key in same}
@@ -222,6 +223,11 @@ def test_every_image_found_is_taken_or_listed(san, place):
     facts = json.loads(san("prepare", "pets", "--json", "--max-per-class", "6").stdout)
     gone = [problem for problem in facts["problems"] if problem["action"] != "kept"]
     assert facts["images_taken"] + len(gone) == facts["images_found"] == len(tree)
+    assert facts["not_taken"] == {"dropped as duplicates": 3, "could not be read": 1, "left out": 9}
+    words = san("prepare", "pets", "other", "--only", "cat,dog").stderr
+    assert (
+        "19 of 25 images taken; 3 dropped as duplicates; 1 could not be read; 1 left out; 1 of other" in words
+    )
     assert facts["classes_left_out"] == {"eel": 1}
 
 

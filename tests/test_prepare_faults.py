@@ -1,9 +1,8 @@
 """`san prepare` that is killed, or finds no room: nothing half-made stays, and run again it completes."""
 
+import importlib
 import os
-import random
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import pytest
 from folders import class_tree, contents, fill, fill_tar, fill_zip
 
 import sancli
+from sancli import console
+from sancli.data.preparation import room
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -31,34 +32,13 @@ def start(archive):
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize(
-    ("archive", "kills", "count"),
-    [
-        ("a.zip", 2, 40),
-        pytest.param("a.zip", 20, 1000, marks=pytest.mark.slow),
-        pytest.param("a.tar.gz", 20, 1000, marks=pytest.mark.slow),
-    ],
-)
-def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(san, place, archive, kills, count):
-    tree = class_tree("cat", "dog", count=count)
-    fill_zip(archive, tree) if archive.endswith(".zip") else fill_tar(archive, tree, "w:gz")
-    began = time.monotonic()
-    with start(archive) as process:
-        process.communicate()
-    took, rand, killed = time.monotonic() - began, random.Random(0), 0
-    Path("data/a").rename("once")
-    for number in range(kills):
-        if rand.random() < 0.5 and Path("data/a").exists():
-            Path("data/a").rename(f"gone-{number}")  # else there is nothing to do for it
-        with start(archive) as process:
-            time.sleep(rand.uniform(0.2, 1) * took)
-            process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        assert not Path("data/a").exists() or contents("data/a") == contents("once")
-    assert killed
-    assert san("prepare", archive).code == 0
-    assert [path.name for path in Path("data").iterdir()] == ["a"]
-    assert contents("data/a") == contents("once")
+def test_kill_9_at_any_point_and_run_again_gives_the_files_of_one_run(place, monkeypatch):
+    """The long campaign is benchmarks/prepare_kills.py, with its results."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    found = importlib.import_module("prepare_kills").run(place, "zip", kills=2, count=40, seed=0)
+    assert found.wrong == []
+    assert found.killed == 2
+    assert found.killed + found.ended_before == found.nothing_there + found.whole_there
 
 
 def test_sigterm_leaves_nothing(place):
@@ -85,10 +65,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(san, place, monkeypatch):
     assert outcome.code == 6
     assert "no space" in outcome.stderr
     assert not Path("data").exists()
-    monkeypatch.setattr("sancli.data.preparation.archives.free_bytes", lambda _: 10)
-    outcome = san("prepare", fill_zip("a.zip", PETS))
-    assert outcome.code == 6
-    assert "10 B are free" in outcome.stderr
+    monkeypatch.setattr(room, "free_bytes", lambda _: 10)
+    needed = sum(path.stat().st_size for path in Path("pets").rglob("*.png"))
+    for source, options in ((fill_zip("a.zip", PETS), ()), ("pets", ("--link", "copy"))):
+        outcome = san("prepare", source, *options)
+        assert outcome.code == 6
+        assert f"it needs {console.size(needed)}, and 10 B are free at data" in outcome.stderr
+        assert not Path("data").exists()
+    assert san("prepare", "pets", "--link", "hard").code == 0
 
 
 @contextmanager

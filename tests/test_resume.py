@@ -103,6 +103,27 @@ def test_stopping_after_every_single_step_changes_nothing(data, tmp_path, monkey
     assert_equal(Run(tmp_path / "run-001"), uninterrupted)
 
 
+def test_a_run_from_weights_goes_on_across_the_end_of_the_frozen_epochs(data, tmp_path, monkeypatch):
+    first, whole, parts = (tmp_path / name for name in ("first", "whole", "parts"))
+    train.run(training.config(data, first, epochs=1, crop_share=0.875))
+    options = {**OPTIONS, "epochs": 4, "freeze_epochs": 2, "weights": str(first / "run-001")}
+    train.run(training.config(data, whole, **options))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "train_step", 1)
+        with pytest.raises(Interruption):
+            train.run(training.config(data, parts, **options))
+    run, bodies = Run(parts / "run-001"), []
+    while not (run.info.exists() and run.read_info().finished):
+        bodies.append(checkpoint.load(run.checkpoint)["network"]["body.0.weight"])
+        with monkeypatch.context() as patch, suppress(Interruption):
+            stop_at(patch, "train_step", 1)
+            resume(run)
+    assert_equal(run, Run(whole / "run-001"))
+    start = weights.read(first / "run-001" / "model.safetensors")["body.0.weight"]
+    assert [torch.equal(body, start) for body in bodies] == [True] * 6 + [False] * (len(bodies) - 6)
+    assert len(bodies) == 12
+
+
 def killed_after(seconds, function):
     """Runs the function in a child process, and kills it; whether it was still running."""
     child = os.fork()
@@ -206,6 +227,17 @@ def test_more_epochs_at_resume_are_a_new_plan_that_is_said(data, tmp_path, monke
     resume(run, given=("epochs",), epochs=4)
     assert "New plan: 4 epochs instead of 2" in capsys.readouterr().err
     assert len(run.metrics.read_text().splitlines()) == 5
+
+
+def test_the_plan_of_a_resumed_run_tells_the_time_that_is_left(data, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        stop_at(patch, "train_step", 4)  # of nine
+        train.run(training.config(data, tmp_path, **OPTIONS))
+    assert " epochs that are left" not in capsys.readouterr().err
+    resume(Run(tmp_path / "run-001"))
+    shown = capsys.readouterr().err
+    assert " for the 1.67 epochs that are left: " in shown
+    assert "(as before)" in shown  # its device was not asked for again
 
 
 def test_a_complete_run_says_how_to_give_it_more(data, tmp_path):

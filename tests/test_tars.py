@@ -247,7 +247,7 @@ def test_fifty_thousand_empty_members_are_quickly_no_images(refused, tmp_path):
         model[148:156] = b"%06o\0 " % (total + sum(model[:5]))
         data.write(model)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data.getvalue() + bytes(2 * BLOCK), 1))
-    assert ".txt 50000" in refused(tmp_path / "a.tar.gz")
+    assert ".txt 50,000" in refused(tmp_path / "a.tar.gz")
 
 
 def test_an_xz_that_asks_for_too_much_memory_is_refused(refused, tmp_path):

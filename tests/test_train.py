@@ -1,5 +1,6 @@
 """`san train` as a user meets it: the plan, the run folder, small and awkward data, starting from weights."""
 
+import dataclasses
 import json
 import re
 import tomllib
@@ -14,7 +15,7 @@ from sancli.data.prepared import Sample, open_prepared
 from sancli.data.preprocessing import Preprocessing
 from sancli.data.transforms import evaluation_view
 from sancli.engine import checkpoint
-from sancli.errors import DataError, UsageError
+from sancli.errors import DataError, UsageError, WeightsError
 from sancli.runs import Run
 from sancli.tasks import train
 from sancli.tasks.training import choices, planning
@@ -194,6 +195,41 @@ def test_a_run_starts_from_the_weights_of_another_and_keeps_the_rows_of_known_cl
     assert plan.config.lr == pytest.approx(2e-4 / 4)
 
 
+def test_fine_tuning_keeps_the_crop_of_its_weights_and_can_spare_the_body(data, runs, capsys):
+    train.run(training.config(data, runs, crop_share=0.875, epochs=1))
+    scratch = Run(runs / "run-001").read_info()
+    assert scratch.preprocessing.crop_share == 0.875
+    config = training.config(data, runs, weights=str(runs / "run-001"), epochs=2, body_rate=0.3)
+    train.run(config)
+    said = capsys.readouterr().err
+    assert "center 87.5% of the short side (as the weights)" in said
+    assert "0.3 of it below the head, the head alone for 1 epoch" in said
+    assert Run(runs / "run-002").read_info().preprocessing.crop_share == 0.875
+    assert "center 87.5% of the short side" in (runs / "run-002" / "README.md").read_text()
+    for changes, share in (({"crop_share": 1.0}, 1.0), ({"crop": "pad"}, 1.0), ({"weights": "none"}, 1.0)):
+        plan, _ = train.prepare(config.replace(**changes), frozenset(), train.World(), None)
+        assert plan.preprocessing.crop_share == share
+
+
+def test_imagenet_weights_are_demanded_or_used_where_they_are(data, tmp_path, runs, monkeypatch, capsys):
+    monkeypatch.setenv("SAN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="san download-weights san10-patchwise"):
+        train.run(training.config(data, runs, weights="imagenet"))
+    assert WeightsError.exit_code == 4
+    train.run(training.config(data, runs, weights="auto", epochs=1))
+    assert "No ImageNet weights are here" in capsys.readouterr().err
+    target = weights.cached("san10-patchwise")
+    target.parent.mkdir(parents=True)
+    target.write_bytes((runs / "run-001" / "model.safetensors").read_bytes())
+    for asked in ("auto", "imagenet"):
+        plan, _ = train.prepare(
+            training.config(data, runs, weights=asked, image_size="auto", epochs=None),
+            frozenset(), train.World(), None,
+        )  # fmt: skip
+        assert plan.start.path == target
+        assert (plan.config.image_size, plan.epochs, plan.config.freeze_epochs) == (224, 15, 1)
+
+
 def test_another_architecture_than_the_weights_is_refused(data, runs, monkeypatch):
     train.run(training.config(data, runs, epochs=1))
     config = training.config(data, runs, weights=str(runs / "run-001"), arch="san15")
@@ -225,3 +261,24 @@ def test_on_a_cpu_a_batch_that_does_not_fit_goes_in_parts(data, runs, monkeypatc
     said = capsys.readouterr().err
     assert "at a time" in said
     assert "which BatchNorm sees" in said
+
+
+@pytest.mark.parametrize(
+    ("side", "load_s", "said"), [(3000, 2.0, True), (3000, 0.2, False), (150, 2.0, False)]
+)
+def test_large_files_that_slow_the_training_deserve_a_word(
+    data, runs, monkeypatch, capsys, side, load_s, said
+):
+    manifest = json.loads((data / "dataset.json").read_text()) | {"median_short_side_px": side}
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    measured = train.rehearse
+    monkeypatch.setattr(
+        train, "rehearse", lambda *args: dataclasses.replace(measured(*args), load_s=load_s, step_s=1.0)
+    )
+    train.run(training.config(data, runs, dry_run=True))
+    assert ("san prepare SOURCE --resize 256" in capsys.readouterr().err) is said
+
+
+def test_images_that_fill_no_batch_are_told_where_they_are_many(data, runs, capsys):
+    train.run(training.config(data, runs, dry_run=True, batch_size=7))
+    assert "1 step (without 5 images, others each time)" in capsys.readouterr().err

@@ -48,6 +48,44 @@ def test_the_middle_is_the_middle_where_it_starts_inside_a_pixel_too(size):
     torch.testing.assert_close(turned, view(image), atol=1 / 255 / 0.224, rtol=0)  # a rounding of one level
 
 
+@pytest.mark.parametrize(
+    ("size", "levels", "mean_levels"),
+    [
+        ((256, 256), 0, 0),
+        ((512, 384), 40, 2),
+        ((768, 512), 1, 0.01),
+        ((500, 375), 40, 2),
+        ((300, 200), 40, 2),
+    ],
+)
+def test_224_of_256_is_what_torchvision_resizes_and_crops(size, levels, mean_levels):
+    # Where 256 times the proportions is no whole number, torchvision's picture lies up to a pixel aside.
+    from torchvision.transforms import v2
+
+    photo = picture((12, 9)).resize(size, Image.Resampling.BICUBIC)
+    preprocessing = Preprocessing(image_size=224, crop_share=224 / 256, mean=(0, 0, 0), std=(1, 1, 1))
+    expected = np.asarray(v2.Compose([v2.Resize(256), v2.CenterCrop(224)])(photo), dtype=float)
+    seen = 255 * evaluation_view(preprocessing)(photo).numpy().transpose(1, 2, 0)
+    difference = np.abs(seen - expected)
+    assert difference.max() <= levels + 1e-3
+    assert difference.mean() <= mean_levels + 1e-3
+    plain = evaluation_view(Preprocessing(image_size=224, mean=(0, 0, 0), std=(1, 1, 1)))(photo)
+    assert np.abs(255 * plain.numpy().transpose(1, 2, 0) - expected).mean() > 5  # the whole square is another
+
+
+@pytest.mark.parametrize("crop", ["squash", "pad"])
+def test_a_share_is_for_the_center_alone(crop):
+    views = (evaluation_view(Preprocessing(image_size=32, crop=crop, crop_share=s)) for s in (0.5, 1.0))
+    assert torch.equal(*(view(picture((100, 64))) for view in views))
+
+
+def test_an_old_model_without_a_share_shows_the_whole_square():
+    values = Preprocessing(image_size=32, crop_share=0.5).to_dict()
+    assert Preprocessing.from_dict(values).crop_share == 0.5
+    del values["crop_share"]
+    assert Preprocessing.from_dict(values) == Preprocessing(image_size=32)
+
+
 def test_squash_shows_all_of_the_image():
     preprocessing = Preprocessing(image_size=32, crop="squash")
     image = picture((100, 64))
@@ -75,8 +113,9 @@ def test_shrinking_is_antialiased():
     torch.testing.assert_close(seen, torch.full((3, 16, 16), 0.5), atol=0.05, rtol=0)
 
 
-def test_without_augmentation_training_sees_what_evaluation_sees():
-    preprocessing = Preprocessing(image_size=48)
+@pytest.mark.parametrize("share", [1.0, 0.875])
+def test_without_augmentation_training_sees_what_evaluation_sees(share):
+    preprocessing = Preprocessing(image_size=48, crop_share=share)
     image = picture((70, 50))
     assert torch.equal(training_view(preprocessing, "none")(image), evaluation_view(preprocessing)(image))
 

@@ -1,5 +1,6 @@
 """`san prepare --check`: a prepared folder is whole, or every file that is not as it was is named."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,7 +40,9 @@ def test_a_whole_folder_is_called_whole_and_stays_as_it_is(san, pets):
     before = contents(pets)
     outcome = san("prepare", "--check", pets)
     assert outcome.code == 0, outcome.stderr
-    assert outcome.stdout == "data/pets is whole: 20 images, each as san prepare left it.\n"
+    assert (
+        outcome.stdout == "data/pets is whole: 20 images and what is said of them, as san prepare left it.\n"
+    )
     assert outcome.stderr.splitlines()[-1] == "Next: san train data/pets"
     assert contents(pets) == before
 
@@ -85,6 +88,31 @@ def test_a_changed_list_of_hashes_is_no_witness(san, pets):
     )
     image.unlink()
     assert faults(san("prepare", "--check", pets, "--json")) == {"changed": ["splits.csv"]}
+    (pets / "SHA256SUMS").unlink()  # dataset.json knows the hash of splits.csv too
+    found = faults(san("prepare", "--check", pets, "--json"))
+    assert found == {"changed": ["splits.csv"], "missing": ["SHA256SUMS"]}
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "problems.csv", "report.html"])
+def test_what_is_said_of_the_images_is_checked_too(san, pets, name):
+    text = (pets / name).read_text(encoding="utf-8")
+    (pets / name).write_text(text.replace('"cat"', '"cow"', 1) if name == "dataset.json" else text + " ")
+    assert faults(san("prepare", "--check", pets, "--json")) == {"changed": [name]}
+    if name != "dataset.json":
+        (pets / name).unlink()
+        assert faults(san("prepare", "--check", pets, "--json")) == {"missing": [name]}
+
+
+def test_the_sums_are_those_of_sha256sum_and_damage_to_them_is_named(san, pets):
+    sums = pets / "SHA256SUMS"
+    lines = dict(reversed(line.split("  ")) for line in sums.read_text().splitlines())
+    assert lines.keys() == {"dataset.json", "splits.csv", "problems.csv", "report.html"}
+    assert lines == {name: hashlib.sha256((pets / name).read_bytes()).hexdigest() for name in lines}
+    for damage in ("", "x", sums.read_text()[:100], sums.read_text().replace("report", "deport")):
+        sums.write_text(damage)
+        assert faults(san("prepare", "--check", pets, "--json")) == {"changed": ["SHA256SUMS"]}
+    sums.write_bytes(b"\xff")
+    assert faults(san("prepare", "--check", pets, "--json")) == {"changed": ["SHA256SUMS"]}
 
 
 @pytest.mark.parametrize(
@@ -121,13 +149,6 @@ def test_check_stands_alone_and_wants_a_prepared_folder(san, pets):
     assert san("prepare", "--check", pets, "elsewhere").code == 2
     assert san("prepare", "--check", "pets").code == 3
     assert san("prepare", "--check", "nowhere").code == 3
-
-
-def test_a_folder_of_an_older_version_has_no_hash_of_its_list(san, pets):
-    manifest = json.loads((pets / "dataset.json").read_text(encoding="utf-8"))
-    del manifest["splits_sha256"]
-    (pets / "dataset.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert san("prepare", "--check", pets).code == 0
 
 
 def test_threads_keep_the_order_and_stop_at_an_error():

@@ -25,6 +25,9 @@ def main() -> None:
         if console.settings.debug:
             raise
         console.error(str(error))
+        console.emit(
+            {"error": {"what": error.what, "why": error.why, "fix": error.fix}, "exit_code": error.exit_code}
+        )
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `san runs | head`: the reader has seen enough
         sys.stderr.close()

@@ -243,6 +243,12 @@ def train(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    body_rate: Annotated[
+        float,
+        typer.Option(
+            help="Learning rate of all but the head, as a share of the head's.", rich_help_panel=LEARNING
+        ),
+    ] = TrainConfig.body_rate,
     optimizer: Annotated[
         str,
         typer.Option(
@@ -299,6 +305,13 @@ def train(
             rich_help_panel=IMAGES,
         ),
     ] = TrainConfig.crop,
+    crop_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the short side, that --crop center shows. Default: as the weights; 1 from scratch.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Training images a class. Default: all.", rich_help_panel=IMAGES)
     ] = None,
@@ -438,7 +451,12 @@ def runs(runs_dir: RunsDir = TrainConfig.runs_dir) -> None:
 @common
 def download_weights(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|list", help="san10, san15 or san19, with -patchwise or -pairwise.")
+        str,
+        typer.Argument(
+            metavar="NAME|list|all",
+            help="san10, san15 or san19, with -patchwise or -pairwise; or OWNER/NAME, a model of san"
+            " on the Hugging Face Hub.",
+        ),
     ] = DownloadConfig.name,
     attention: Annotated[
         str | None,
@@ -447,13 +465,31 @@ def download_weights(
         ),
     ] = None,
     source: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="The authors' checkpoint, or one of ours."),
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|URL",
+            help="The authors' checkpoint, or one of ours. Default: their release on Google Drive.",
+        ),
+    ] = None,
+    repo: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="A Hugging Face repository that has the checkpoint."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A branch, a tag or a commit of the repository.")
     ] = None,
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: the user's cache.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace weights that are there.")] = False,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Do not touch the network: say what is here, or where it is from."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched; check a FILE; write nothing.")
+    ] = False,
 ) -> None:
-    """Check published weights and keep them ready, or list them."""
+    """Fetch published weights, check them and keep them ready, or list them."""
     config = DownloadConfig(**locals())
     from sancli.tasks import download_weights as task
 

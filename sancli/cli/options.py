@@ -41,8 +41,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
             raise UsageError(
-                f"--config {path} cannot be read.", why=f"{error}.", fix="check the path."
+                f"--config {path} cannot be read.", why=f"{why}.", fix="name a TOML file with options."
             ) from None
         known = {str(param.name): param for param in context.command.params if param.name not in COMMON}
         values = {name: as_given(known[name], value) for name, value in read_toml(text, known=known).items()}
@@ -83,14 +84,14 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         chosen = {name: options.pop(name) for name in COMMON}
         del chosen["config"]  # its callback has read it
-        vars(console.settings).update(chosen)
+        vars(console.settings).update(chosen, emitted=False)
         try:
             command(**options)
         except KeyboardInterrupt as interrupt:
             number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
             raise Interruption(
                 f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}.",
-                why="nothing half-made was left behind.",
+                why=" ".join(getattr(interrupt, "__notes__", ["nothing half-made was left behind."])),
                 fix="run the same command again.",
                 signal_number=number,
             ) from None
@@ -142,8 +143,11 @@ InferenceBatch = Annotated[int, typer.Option(help="Images at a time.", rich_help
 Model = Annotated[
     str | None,
     typer.Option(
+        "--model",
+        "--weights",
         metavar="RUN|FILE|NAME",
-        help="A run's folder, a file or a published network. Default: the newest run.",
+        help="A run's folder, a file, or what was downloaded: a published network, OWNER/NAME of the Hugging"
+        " Face Hub. Default: the newest run.",
     ),
 ]
 Tta = Annotated[

@@ -49,6 +49,8 @@ class TrainConfig(Config):
     """Images in one optimizer step."""
     lr: float | None = None
     """None: 1e-3 from scratch, 2e-4 from weights, times sqrt(batch_size / 64); 50 times that with sgd."""
+    body_rate: float = 1.0
+    """Learning rate of all but the head, as a share of the head's."""
     optimizer: str = "adamw"
     weight_decay: float | None = None
     """None: 0.05 with adamw; 5e-4 with sgd, which adds it to the gradient."""
@@ -60,6 +62,8 @@ class TrainConfig(Config):
     image_size: int | Literal["auto"] = "auto"
     """Side in pixels. auto: 224 with published weights, else from the images."""
     crop: str = "center"
+    crop_share: float | None = None
+    """Of the short side, that --crop center shows. None: as the starting weights; 1 from scratch."""
     balance: str = "auto"
     select: str = "top1"
     """What "best" means, on val."""
@@ -113,6 +117,8 @@ class TrainConfig(Config):
             ("--freeze-epochs", self.freeze_epochs, 0, 100_000),
             ("--batch-size", None if self.batch_size == AUTO else self.batch_size, 1, 1_000_000),
             ("--lr", self.lr, 1e-12, 1e38),
+            ("--body-rate", self.body_rate, 1e-6, 1),
+            ("--crop-share", self.crop_share, 0.1, 1),
             ("--weight-decay", self.weight_decay, 0, 10),
             ("--label-smoothing", self.label_smoothing, 0, 0.99),
             ("--mixup", self.mixup, 0, 10),

@@ -5,6 +5,7 @@ several frames the first is taken; EXIF rotation is applied; transparency is lai
 grey are scaled to 8 bits by a fixed rule, never by the picture's own range.
 """
 
+import importlib.util
 import io
 import logging
 import os
@@ -36,9 +37,16 @@ ENDINGS: dict[str, tuple[str, ...]] = {  # the first is given to a file whose ow
     "DIB": (".dib", ".bmp"),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "HEIF": (".heic", ".heif", ".hif"),
 }
 """Endings, in lower case, of each format that is read."""
-SUFFIXES = tuple(dict.fromkeys(ending for endings in ENDINGS.values() for ending in endings))
+READS_HEIC = importlib.util.find_spec("pillow_heif") is not None
+"""The library is there: it comes with the extra heic."""
+SUFFIXES = tuple(
+    dict.fromkeys(
+        ending for kind, endings in ENDINGS.items() if kind != "HEIF" or READS_HEIC for ending in endings
+    )
+)
 """Files with these endings are taken for images; others are counted and ignored."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF")
 """Never EPS: it starts Ghostscript. MPO comes with JPEG, and breaks Image.open when it is listed."""
@@ -56,7 +64,7 @@ TURNS = {  # EXIF orientation -> what makes the picture upright; 1 and unknown v
     8: Image.Transpose.ROTATE_90,
 }
 ADVICE = {
-    "HEIC": "HEIC (iPhone) image; convert it to JPEG",
+    "HEIC": 'HEIC (iPhone) image; convert it to JPEG, or pip install "sancli[heic]"',
     "EPS": "EPS is a program for a printer and is not run; convert it to PNG",
     "JPEG XL": "JPEG XL image; convert it to PNG or JPEG",
     "JPEG 2000": "JPEG 2000 image; convert it to PNG or JPEG",
@@ -163,7 +171,7 @@ def decode(
     said: list[str] = []
     try:
         with pillow_limits(max_pixels), _silenced(kind, said):
-            return _decode(data, max_pixels, enough_px)
+            return _decode(data, max_pixels, enough_px, _formats(kind))
     except BadImage:
         raise
     except UnknownScale as error:
@@ -177,8 +185,18 @@ def _silenced(kind: str | None, said: list[str]) -> AbstractContextManager[None]
     return native_stderr.captured(said) if kind == "TIFF" else nullcontext()
 
 
-def _decode(data: bytes, max_pixels: int, enough_px: int | None) -> Decoded:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+def _formats(kind: str | None) -> tuple[str, ...]:
+    """What Pillow may take the file for. The decoder of HEIC is another library's: it sees nothing else."""
+    if kind != "HEIC" or not READS_HEIC:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _decode(data: bytes, max_pixels: int, enough_px: int | None, formats: tuple[str, ...]) -> Decoded:
+    with Image.open(io.BytesIO(data), formats=formats) as image:
         if image.width * image.height > max_pixels:  # before anything of that size is in memory
             raise BadImage(_too_large(image.width * image.height, max_pixels))
         image_format, mode = str(image.format), image.mode
@@ -206,13 +224,13 @@ def _orientation(image: Image.Image) -> int:
 def has_frames(data: bytes) -> bool:
     """Whether a readable image holds more pictures than the first, which alone is used."""
     kind = what_is(data[:HEAD_BYTES])
-    if kind not in ("GIF", "TIFF", "WebP", "PNG", "AVIF"):
+    if kind not in ("GIF", "TIFF", "WebP", "PNG", "AVIF", "HEIC"):
         return False
     with (
         suppress(Exception),  # the second picture may be damaged, which is nobody's concern
         pillow_limits(PrepareConfig.max_pixels),
         _silenced(kind, []),
-        Image.open(io.BytesIO(data), formats=FORMATS) as image,
+        Image.open(io.BytesIO(data), formats=_formats(kind)) as image,
     ):
         return bool(getattr(image, "is_animated", False))
     return False
@@ -236,9 +254,9 @@ def _reason(error: Exception, said: list[str], *, kind: str | None, size: int, m
 def _not_an_image(kind: str | None, size: int) -> str:
     if kind == "AVIF" and not features.check("avif"):
         return "AVIF image, which this Pillow was built without; convert it to JPEG"
-    if kind in ADVICE:
+    if kind in ADVICE and not (kind == "HEIC" and READS_HEIC):
         return ADVICE[kind]
-    if kind in ("WebP", *ENDINGS):
+    if kind in ("HEIC", "WebP", *ENDINGS):
         return f"damaged {kind} (its header cannot be read)"
     if size == 0:
         return "not an image (the file is empty)"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sancli.data.images import SUFFIXES
+from sancli.data.images import ENDINGS, SUFFIXES
 
 GHOSTS = {  # what systems and tools leave behind, in lower case; names that begin with a dot are ghosts too
     *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"),
@@ -15,6 +15,11 @@ GHOSTS = {  # what systems and tools leave behind, in lower case; names that beg
 }
 TABLES = (".csv", ".tsv", ".txt", ".mat")
 """Endings of files that may say what images show."""
+ARCHIVES = (
+    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
+    *(".tar.gzip", ".taz", ".tb2"),
+)
+"""Endings of archives that are read, in lower case; the content decides which of them one is."""
 MAX_DEPTH = 64
 """Deeper trees are a mistake or an attack; real ones have under ten levels."""
 
@@ -40,37 +45,58 @@ class Listing:
     """Files with other endings, by ending in lower case."""
     tables: list[str] = field(default_factory=list)
     """Those among them that may say what images show."""
+    archives: list[str] = field(default_factory=list)
+    """Those among them that may hold images."""
     problems: list[Problem] = field(default_factory=list)
 
+    links: int = 0
+    """Images that are links to files in the source."""
     nested: bool = False
     """Some of the folders are archives in an archive: the endings of their names say nothing."""
 
     def add_file(self, path: str) -> None:
         """Counts a regular file by its ending."""
-        ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 -- a name is text here, not a place
+        ending = _ending(path)
         if ending in SUFFIXES:
             self.images.append(path)
         else:
-            self.others[ending or "none"] += 1
+            self.others[ending or "without extension"] += 1
             if ending in TABLES:
                 self.tables.append(path)
+            elif path.lower().endswith(ARCHIVES):
+                self.archives.append(path)
 
     def sort(self) -> "Listing":
         """Puts the paths in the order of their bytes."""
         self.images.sort(key=os.fsencode)
         self.folders.sort(key=os.fsencode)
         self.tables.sort(key=os.fsencode)
+        self.archives.sort(key=os.fsencode)
         self.problems.sort(key=lambda problem: os.fsencode(problem.path))
         return self
 
     def use(self, tables: Iterable[str]) -> None:
         """Takes files that are used after all from those with other endings."""
-        used = Counter(os.path.splitext(path)[1].lower() for path in tables if path in self.tables)  # noqa: PTH122
-        self.others -= used
+        self.others -= _endings(path for path in tables if path in self.tables)
 
-    def describe_others(self) -> str:
-        """For people: .heic 10, .txt 2."""
-        return ", ".join(f"{ending} {count}" for ending, count in self.others.most_common())
+    def unused(self) -> Counter[str]:
+        """The files with other endings that neither hold images nor may say what they show."""
+        return self.others - _endings([*self.tables, *self.archives])
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 -- a name is text here, not a place
+
+
+def _endings(paths: Iterable[str]) -> Counter[str]:
+    return Counter(map(_ending, paths))
+
+
+def describe_endings(others: Counter[str], most: int | None = None) -> str:
+    """For people: .txt 2, without extension 1; and how those that an extra reads are read."""
+    words = ", ".join(f"{ending} {count:,}" for ending, count in others.most_common(most))
+    unread = any(ending in others for ending in ENDINGS["HEIF"])
+    return words + ('; HEIC is read after pip install "sancli[heic]"' if unread else "")
 
 
 def is_ghost(name: str) -> bool:
@@ -114,7 +140,9 @@ def _add_leaf(root: Path, path: str, entry: os.DirEntry[str], listing: Listing) 
     elif problem := _link_problem(root, entry) if entry.is_symlink() else _kind(entry):
         listing.problems.append(Problem(path, problem, "skipped"))
     else:
+        before = len(listing.images)
         listing.add_file(path)
+        listing.links += len(listing.images) - before
 
 
 def _link_problem(root: Path, entry: os.DirEntry[str]) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 from sancli.config import SPLITS
 from sancli.console import say
 from sancli.errors import DataError, command
-from sancli.files import write_csv, write_json
+from sancli.files import write_csv, write_json, write_text
 
 FORMAT = 1
 MANIFEST = "dataset.json"
@@ -24,8 +24,12 @@ PROBLEMS_CSV = "problems.csv"
 """Every file of the source that is special: what about it, and what was done."""
 PAGE = "report.html"
 """The same for people, with pictures."""
-OWN_FILES = (SPLITS_CSV, PROBLEMS_CSV, PAGE)
-"""What stands beside the images and dataset.json."""
+SUMS = "SHA256SUMS"
+"""The sha256 of the files above, as `sha256sum --check` reads them: not part of dataset.json, whose own bytes
+say whether data is the same data, while words and pictures of a report change with the version of Pillow."""
+SUMMED = (MANIFEST, SPLITS_CSV, PROBLEMS_CSV, PAGE)
+OWN_FILES = (*SUMMED, SUMS)
+"""What stands beside the images."""
 UNLABELLED = "unlabelled"
 """The folder of images without a class."""
 IMAGE_COLUMNS = ("file", "split", "class", "source", "sha256", "width", "height")
@@ -198,9 +202,27 @@ def write_prepared(
     """
     write_csv(root / SPLITS_CSV, IMAGE_COLUMNS, ([*map(escaped, row)] for row in images))
     write_csv(root / PROBLEMS_CSV, PROBLEM_COLUMNS, ([*map(escaped, row)] for row in problems))
-    with (root / SPLITS_CSV).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    write_json(root / MANIFEST, replace(manifest, splits_sha256=sha256).to_dict())
+    write_json(root / MANIFEST, replace(manifest, splits_sha256=_sha256(root / SPLITS_CSV)).to_dict())
+
+
+def write_sums(root: Path) -> None:
+    """Writes the file that `san prepare --check` holds the others to."""
+    write_text(root / SUMS, "".join(f"{_sha256(root / name)}  {name}\n" for name in SUMMED))
+
+
+def read_sums(root: Path) -> dict[str, str]:
+    """{name: sha256} of the files about the images; empty where their list is gone or damaged."""
+    try:
+        lines = (root / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    sums = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    return sums if sums.keys() == {*SUMMED} else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def escaped(value: Any) -> Any:

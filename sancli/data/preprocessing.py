@@ -22,6 +22,9 @@ class Preprocessing:
     """Side in pixels of the square that the network sees."""
     crop: str = "center"
     """center: the middle square; squash: the whole, stretched; pad: the whole, with grey bars."""
+    crop_share: float = 1.0
+    """Side of the middle square over the short side of the image; timm's crop_pct. 0.875 is 224 of 256, as
+    most networks for ImageNet were measured. The other crops show the whole."""
     equalize: bool = False
     """Histogram equalization of each RGB channel."""
     mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -56,16 +56,22 @@ def evaluation_view(preprocessing: Preprocessing) -> View:
 def _evaluation_view(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     if preprocessing.equalize:  # the whole picture, before any crop: a pixel has the same value in every view
         image = ImageOps.equalize(image)
-    return _normalised(SQUARES[preprocessing.crop](image, preprocessing.image_size), preprocessing)
+    return _normalised(_square(preprocessing)(image, preprocessing.image_size), preprocessing)
+
+
+def _square(preprocessing: Preprocessing) -> Callable[..., Image.Image]:
+    if preprocessing.crop == "center":
+        return partial(_center, share=preprocessing.crop_share)
+    return SQUARES[preprocessing.crop]
 
 
 def training_view(preprocessing: Preprocessing, augment: str) -> View:
     """A random view for training: a function from an RGB picture to [3, S, S], normalised."""
     from torchvision.transforms import InterpolationMode, v2
 
-    how, side = AUGMENTS[augment], preprocessing.image_size
+    how = AUGMENTS[augment]
     steps: list[Callable[..., Any]] = [ImageOps.equalize] if preprocessing.equalize else []
-    steps += _random_crop(preprocessing.crop, side, how.smallest_crop)
+    steps += _random_crop(preprocessing, how.smallest_crop)
     if how.flip:
         steps.append(v2.RandomHorizontalFlip())
     if how.rand_augment:
@@ -100,12 +106,13 @@ def visible(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
-def _center(image: Image.Image, side: int) -> Image.Image:
+def _center(image: Image.Image, side: int, share: float = 1.0) -> Image.Image:
     # Cropped first: the other order would make of 1 x 2000 pixels a picture S x 2000 S large.
     length = min(image.size)
     left, top = ((size - length) / 2 for size in image.size)  # may end in a half
     around = image.crop((floor(left), floor(top), ceil(left + length), ceil(top + length)))
-    box = (left % 1, top % 1, left % 1 + length, top % 1 + length)
+    rim = (1 - share) / 2 * length  # not cut off: the filter sees beyond the box, as if all were shrunk first
+    box = (left % 1 + rim, top % 1 + rim, left % 1 + length - rim, top % 1 + length - rim)
     return around.resize((side, side), Image.Resampling.BILINEAR, box=box)
 
 
@@ -124,16 +131,17 @@ SQUARES = {"center": _center, "squash": _squash, "pad": _pad}
 """The values of --crop: a picture of any shape -> a square."""
 
 
-def _random_crop(crop: str, side: int, smallest: float) -> list[Callable[..., Any]]:
+def _random_crop(preprocessing: Preprocessing, smallest: float) -> list[Callable[..., Any]]:
     from torchvision.transforms import v2
 
+    side = preprocessing.image_size
     if smallest == 1.0:
-        return [partial(SQUARES[crop], side=side)]
+        return [partial(_square(preprocessing), side=side)]
     random_crop = v2.RandomResizedCrop(side, scale=(smallest, 1.0), antialias=True)
-    if crop == "center":
+    if preprocessing.crop == "center":
         return [random_crop]
     large = round(side / smallest**0.5)  # enough for the smallest crop
-    return [partial(SQUARES[crop], side=large), random_crop]
+    return [partial(SQUARES[preprocessing.crop], side=large), random_crop]
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -76,8 +76,7 @@ def infer(
 def measure_statistics(network: nn.Module, batches: Iterable[Labelled], *, device: Device) -> None:
     """Replaces the statistics of each BatchNorm by those of these images, the plain average over the batches.
 
-    The running ones, and their moving average even more, remember fresh parameters for about 40 steps and lag
-    behind weights that change fast. Source: Wu, Johnson, "Rethinking Batch in BatchNorm" (2021), PreciseBN.
+    Source: Wu, Johnson, "Rethinking Batch in BatchNorm" (2021), PreciseBN.
     """
     with torch.no_grad(), device.autocast():
         update_bn((device.send(batch.images) for batch in batches), network)
@@ -173,7 +172,7 @@ def train_step(
     figures = torch.cat([figures, figures.new_tensor([float(stop)])])
     learner.world.add(figures, *gradients)
     for group in learner.optimizer.param_groups:
-        group["lr"] = learner.lr * lr_factor(number, learner.steps)
+        group["lr"] = learner.lr * lr_factor(number, learner.steps) * group.get("share", 1.0)
     learner.scaler.unscale_(learner.optimizer)
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     loss, correct, stops, length = torch.cat([figures, norm.reshape(1)]).tolist()  # the one wait of a step

@@ -15,12 +15,34 @@ SHORTEST_AVERAGE, LONGEST_AVERAGE = 10, 5000
 """In steps; the longest is timm's usual decay of 0.9998."""
 
 
-def make_optimizer(network: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov's momentum; biases and norms, all that is a vector, do not decay."""
-    parameters = list(network.parameters())
+def make_optimizer(
+    network: nn.Module, *, name: str, lr: float, weight_decay: float, head: str = "", body_rate: float = 1.0
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov's momentum; biases and norms, all that is a vector, do not decay.
+
+    Args:
+        network: Its parameters are put into groups, each with its `share` of the learning rate.
+        name: adamw or sgd.
+        lr: Of the head, and of all where `body_rate` is 1.
+        weight_decay: Of matrices and filters.
+        head: The child that learns at the full rate.
+        body_rate: Learning rate of everything else, as a share of it.
+    """
+    named = list(network.named_parameters())
+    parts = [(1.0, [p for _, p in named])]
+    if body_rate != 1.0:
+        of_head = [name.startswith(f"{head}.") for name, _ in named]
+        parts = [
+            (share, [p for (_, p), inside in zip(named, of_head, strict=True) if inside == wanted])
+            for share, wanted in ((body_rate, False), (1.0, True))
+        ]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": chosen, "weight_decay": decay, "share": share}
+        for share, parameters in parts
+        for decay, chosen in (
+            (weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        )
     ]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, nesterov=True)

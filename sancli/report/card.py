@@ -53,12 +53,13 @@ def head(info: Mapping[str, Any]) -> str:
     size = view["image_size"]
     relation = f", relation {info['relation']}" if info["relation"] else ""
     attention = f", {info['attention']} attention{relation}" if info["arch"].startswith("san") else ""
+    share = f" {view['crop_share']:.1%} of the short side" if view.get("crop_share", 1.0) != 1.0 else ""
     equalized = ", histograms equalized" if view["equalize"] else ""
     state = "" if info["finished"] else "\n\nThe training is not finished: this is the best so far."
     return (
         f"# {escaped(info['name'])}\n\n"
         f"An image classifier: {info['arch'].upper()}{attention}, {len(info['classes'])} classes, "
-        f"{size} x {size} px ({view['crop']}{equalized}), epoch {info['epoch']}, "
+        f"{size} x {size} px ({view['crop']}{share}{equalized}), epoch {info['epoch']}, "
         f"started from {escaped(info['started_from'])}.{state}"
     )
 

@@ -64,7 +64,8 @@ def _counts(counts: dict[str, dict[str, int]]) -> Any:
 def _say_sums(facts: dict[str, Any]) -> None:
     taken, found = facts["images_taken"], facts["images_found"]
     unlabelled = f", {facts['unlabelled']:,} of them unlabelled" if facts["unlabelled"] else ""
-    say(f"{taken:,} of {plural(found, 'image')} taken{unlabelled}.")
+    rest = "".join(f"; {count:,} {reason}" for reason, count in facts["not_taken"].items())
+    say(f"{taken:,} of {plural(found, 'image')} taken{unlabelled}{rest}.")
     if over := sum(problem["problem"] == OVER_LIMIT for problem in facts["problems"]):
         say(f"{plural(over, 'image')} {OVER_LIMIT} left out.")
     for way, count in facts["written"].items():

@@ -1,179 +1,169 @@
-"""`san download-weights`: the published networks, and the authors' checkpoints made ready to use."""
+"""`san download-weights`: the published networks, fetched, checked and made ready to use."""
 
-import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-from sancli import model, runs, weights
+from sancli import weights
 from sancli.config import DownloadConfig
-from sancli.console import emit, next_command, result, say, size, table
-from sancli.data.preprocessing import Preprocessing
-from sancli.errors import UsageError, WeightsError, closest, command
-from sancli.model.imagenet import imagenet_classes
-from sancli.model.zoo import BASELINES, PUBLISHED, SOURCE, Network
-
-DRIVE = "https://drive.google.com/file/d/{}/view"
-LIST = "list"
-HEADER = ("name", "attention", "params", "FLOPs", "top-1", "top-5", "size", "downloaded")
+from sancli.config.download_weights import ALL, LIST, is_repository
+from sancli.console import emit, error, next_command, say
+from sancli.errors import UsageError, WeightsError
+from sancli.model.zoo import PUBLISHED
+from sancli.tasks.downloading.arrival import arrive, is_fetched, only_one, source_of
+from sancli.tasks.downloading.keeping import keep
+from sancli.tasks.downloading.listing import show_list
+from sancli.tasks.downloading.naming import full_name
+from sancli.tasks.downloading.repository import obtain_model
+from sancli.weights.fetching.partial import Partial
+from sancli.weights.fetching.retries import Unreachable
+from sancli.weights.records import Record
 
 
 def run(config: DownloadConfig) -> None:
-    """Lists the published networks, or converts the checkpoint of one.
+    """Lists the published networks, or brings one, all of them, or a model of the Hub into the cache.
 
     Raises:
-        UsageError: There is no such network, no file is named, or the result exists.
-        WeightsError: The file is not that network.
+        UsageError: There is no such network, or the result exists and is of another source.
+        WeightsError: The file cannot be had, or is not that network.
+        StorageError: No space, or a place that cannot be written.
     """
-    check_source(config)
     if config.name == LIST:
         show_list()
-        return
-    name = full_name(config.name, config.attention)
-    target = config.to / f"{name}.safetensors" if config.to else weights.cached(name)
-    if target.exists() and not config.force:
+    elif config.name == ALL:
+        obtain_all(config)
+    elif is_repository(config.name):
+        facts = obtain_model(
+            config.name,
+            revision=config.revision,
+            force=config.force,
+            offline=config.offline,
+            dry_run=config.dry_run,
+        )
+        finish({"name": config.name, **facts}, model=config.name)
+    else:
+        name = full_name(config.name, config.attention)
+        finish(obtain(config, name), model=target_of(config, name) if config.to else name)
+
+
+def finish(facts: dict[str, Any], *, model: str | Path) -> None:
+    """Says what was done, for programs and for people."""
+    emit({"command": "download-weights", **facts})
+    if not facts["dry_run"]:
+        next_command("san", "predict", "photo.jpg", "--model", model)
+
+
+def obtain_all(config: DownloadConfig) -> None:
+    """Brings every published network; one that does not come does not keep the others from coming.
+
+    Raises:
+        WeightsError: Some did not come; each with its reason before.
+    """
+    names = [name for name, network in PUBLISHED.items() if config.attention in (None, network.attention)]
+    done, failed = [], []
+    for name in names:
+        try:
+            done.append(obtain(config, name))
+        except Unreachable:
+            raise
+        except WeightsError as fault:
+            error(str(fault))
+            failed.append(name)
+    if failed:
+        raise WeightsError(
+            f"{len(failed)} of {len(names)} networks are not here: {', '.join(failed)}.",
+            why="the reasons stand above.",
+            fix="run the same command again: what is here is not fetched anew.",
+        )
+    emit({"command": "download-weights", "networks": done})
+    if not config.dry_run:
+        next_command("san", "download-weights", LIST)
+
+
+def obtain_for(spec: str) -> None:
+    """Brings what `load` was asked for, unless it is here; other things are left to `open_model`.
+
+    Raises:
+        WeightsError: It cannot be had, or is no model.
+        StorageError: No space, or a place that cannot be written.
+    """
+    if spec in PUBLISHED:
+        obtain(DownloadConfig(name=spec), spec)
+    elif is_repository(spec):
+        obtain_model(spec)
+
+
+def target_of(config: DownloadConfig, name: str) -> Path:
+    """Where the network is to lie."""
+    return config.to / f"{name}.safetensors" if config.to else weights.cached(name)
+
+
+def obtain(config: DownloadConfig, name: str) -> dict[str, Any]:
+    """Brings one network to its place, unless it is there; the facts for --json.
+
+    Raises:
+        UsageError: It is there, of another source, and --force is not given.
+        WeightsError: It cannot be had, or is not that network.
+        StorageError: No space, or a place that cannot be written.
+    """
+    target, fetched = target_of(config, name), is_fetched(config)
+    if is_here(config, name, target):
+        return facts_of(config, name, target, written=False)
+    if fetched and config.offline:
+        raise not_here(name, target, source_of(config, name))
+    if fetched and config.dry_run:
+        say(f"Would fetch {name} from {source_of(config, name)}")
+        say(f"and write {target}; nothing was fetched or written")
+        return facts_of(config, name, target, written=False)
+    partial = Partial.of(target)
+    with only_one(target) if fetched else nullcontext():
+        if fetched and is_here(config, name, target):  # another process has brought it while this one waited
+            return facts_of(config, name, target, written=False)
+        with partial.noted():
+            arrival = arrive(config, name, partial)
+            try:
+                keep(name, arrival, target, force=config.force, dry_run=config.dry_run)
+            except WeightsError:
+                partial.drop()
+                raise
+            partial.drop()
+    return facts_of(config, name, target, written=not config.dry_run)
+
+
+def is_here(config: DownloadConfig, name: str, target: Path) -> bool:
+    """Whether there is nothing to do.
+
+    Raises:
+        UsageError: Something of another source is there, and --force is not given.
+    """
+    if config.force or not target.exists():
+        return False
+    record, named = Record.of(target), config.source is not None or config.repo is not None
+    if named and config.name != ALL and (not record or record.source != source_of(config, name)):
         raise UsageError(
             f"{target} exists.", why="it is never written over unasked.", fix="add --force to make it anew."
         )
-    if config.source is None:
-        raise UsageError(
-            f"{name}: which file? Name it with --from.",
-            why="the authors' checkpoint is converted from your disk; nothing is fetched.",
-            fix=f"get it from {DRIVE.format(PUBLISHED[name].drive_id)},\n"
-            f"       then: san download-weights {name} --from model_best.pth",
-        )
-    convert(name, config.source, target)
-    emit({"command": "download-weights", "name": name, "file": str(target)})
-    next_command("san", "predict", "photo.jpg", "--model", target if config.to else name)
+    say(f"{name} is here already: {target}")
+    return True
 
 
-def check_source(config: DownloadConfig) -> None:
-    """Refuses what --from cannot mean.
-
-    Raises:
-        UsageError: It is an address, or no network is named to make of it.
-    """
-    if config.source is None:
-        return
-    if str(config.source).lower().startswith(("http:", "https:")):
-        raise UsageError(
-            "--from takes a file, not an address.",
-            why="nothing is fetched from the network.",
-            fix="fetch the file with a browser, and name it.",
-        )
-    if config.name == LIST:
-        raise UsageError(
-            f"{LIST} and --from contradict each other.",
-            why=f"{LIST} shows what was published; --from converts one of them.",
-            fix=command("san", "download-weights", "NAME", "--from", config.source),
-        )
-
-
-def full_name(name: str, attention: str | None) -> str:
-    """The name with its attention: san15 is san15-patchwise.
-
-    Raises:
-        UsageError: There is no such network, or the two contradict each other.
-    """
-    arch, _, named = name.lower().partition("-")
-    if named and attention and named != attention:
-        raise UsageError(
-            f"{name} and --attention {attention} contradict each other.",
-            why=f"{name} is the {named} network.",
-            fix=f"san download-weights {arch}-{attention}",
-        )
-    full = f"{arch}-{named or attention or 'patchwise'}"
-    archs = dict.fromkeys(network.arch for network in PUBLISHED.values())
-    if full not in PUBLISHED:
-        raise UsageError(
-            f"{name} was not published.",
-            why=f"known: {', '.join(PUBLISHED)}; and {LIST}.",
-            fix=closest(name, [*archs, *PUBLISHED, LIST]),
-        )
-    return full
-
-
-def convert(name: str, source: Path, target: Path) -> None:
-    """Reads the checkpoint, holds it to the network, and writes it with classes and preprocessing inside.
-
-    Raises:
-        WeightsError: It is damaged, another network, or names other classes.
-    """
-    network, info = PUBLISHED[name], info_of(name)
-    empty = model.build(network.arch, attention=info.attention, num_classes=len(info.classes))
-    weights.load_into(empty, weights.read(source), source=source)
-    check_classes(source, info.classes)
-    weights.save(target, empty.state_dict(), info=json.dumps(info.to_dict()))
-    say(f"Wrote {target} ({size(target.stat().st_size)}): {name}, {len(info.classes)} classes")
-
-
-def info_of(name: str) -> runs.ModelInfo:
-    """What the authors' network needs besides its numbers: ImageNet's classes, and 224 of 256 pixels."""
-    network = PUBLISHED[name]
-    assert network.attention is not None
-    return runs.ModelInfo(
-        name=name,
-        classes=imagenet_classes(),
-        arch=network.arch,
-        attention=network.attention,
-        relation=None,
-        preprocessing=Preprocessing(image_size=224, crop="center"),
-        data={"name": "ImageNet", "published_top1": network.top1 / 100, "published_top5": network.top5 / 100},
-        started_from=SOURCE,
+def not_here(name: str, target: Path, source: str) -> WeightsError:
+    """That a network would have to be fetched, and may not be."""
+    return WeightsError(
+        f"{name} would have to be fetched, and --offline forbids it.",
+        why=f"looked for {target}.",
+        fix=f"fetch {source} elsewhere, then:\n       san download-weights {name} --from model_best.pth",
     )
 
 
-def check_classes(source: Path, classes: tuple[str, ...]) -> None:
-    """Refuses a file of ours whose 1000 classes are others than ImageNet's.
-
-    Raises:
-        WeightsError: They are.
-    """
-    text = weights.read_info(source)
-    if text is not None and tuple(json.loads(text).get("classes", ())) != classes:
-        raise WeightsError(
-            f"{source} names other classes than ImageNet's.",
-            why="under this name every label would be wrong.",
-            fix="use the file as it is: --model takes it.",
-        )
-
-
-def show_list() -> None:
-    """The published networks and the paper's baselines: facts, and which are here."""
-    emit({"command": "download-weights", "networks": [facts(name) for name in PUBLISHED]})
-    rows = [row(name, network) for name, network in (PUBLISHED | BASELINES).items()]
-    result(table(HEADER, rows, title="Published networks, and the baselines beside them"))
-    say(f"Top-1 and top-5 on the validation images of ImageNet, in %: {SOURCE}")
-    next_command("san", "download-weights", "san10-patchwise", "--from", "model_best.pth")
-
-
-def facts(name: str) -> dict[str, object]:
-    """One network as plain values; accuracies are fractions."""
-    network = PUBLISHED[name]
-    here = weights.is_downloaded(name)
+def facts_of(config: DownloadConfig, name: str, target: Path, *, written: bool) -> dict[str, Any]:
+    """What --json says about one network."""
+    record = Record.of(target)
     return {
         "name": name,
-        "arch": network.arch,
-        "attention": network.attention,
-        "parameters": round(network.parameters_m * 1e6),
-        "flops": round(network.flops_g * 1e9),
-        "top1": network.top1 / 100,
-        "top5": network.top5 / 100,
-        "source": SOURCE,
-        "downloaded": here,
-        "file": str(weights.cached(name)) if here else None,
+        "file": str(target),
+        "source": record.source if record else source_of(config, name),
+        "sha256": record.sha256 if record else None,
+        "written": written,
+        "dry_run": config.dry_run,
     }
-
-
-def row(name: str, network: Network) -> tuple[object, ...]:
-    """One line of the table; what is not downloaded has the size that it would have."""
-    here = name in PUBLISHED and weights.is_downloaded(name)
-    count = weights.cached(name).stat().st_size if here else network.parameters_m * 1e6 * 4  # fp32
-    return (
-        name,
-        network.attention or "-",
-        f"{network.parameters_m} M",
-        f"{network.flops_g} G",
-        network.top1,
-        network.top5,
-        size(count),
-        ("yes" if here else "no") if name in PUBLISHED else "-",
-    )

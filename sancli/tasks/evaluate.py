@@ -20,7 +20,10 @@ from sancli.report.evaluation import write_evaluation
 from sancli.runs import Model, open_model, versions
 from sancli.tasks.inference.asking import ask
 from sancli.tasks.inference.measuring import evaluation_of
+from sancli.tasks.inference.published import beside_published, show_published
 
+MANY = 20
+"""Classes from which on it helps to count those that have images."""
 SHOWN_PAIRS = 3
 """Most confused pairs on the screen."""
 
@@ -153,6 +156,8 @@ def evaluate_split(
         )
         logits = torch.cat([logits for _, logits in every_image(asked, samples)])
         evaluation = evaluation_of(logits, samples, classes, origin=origin, worst=worst)
+        present = {sample.label for sample in samples}
+        evaluation.figures.update(beside_published(model.info, evaluation.figures, present))
         write_evaluation(folder, evaluation)
     return evaluation.figures | {"folder": str(out)}
 
@@ -165,8 +170,9 @@ def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[s
     """
     labels = {name: label for label, name in enumerate(known)}
     for wnid, name in imagenet.names().items():  # ImageNet's folders bear wnids, its networks know names
-        if name in labels:
-            labels.setdefault(wnid, labels[name])
+        for ours, theirs in ((name, wnid), (wnid, name), (name, name.replace(" ", "_"))):
+            if ours in labels:
+                labels.setdefault(theirs, labels[ours])
     present = dict.fromkeys(classes[sample.label] for sample in samples)
     if unknown := [name for name in present if name not in labels]:
         raise DataError(
@@ -176,7 +182,8 @@ def matched(samples: Sequence[Sample], classes: Sequence[str], known: Sequence[s
         )
     seen = {labels[name] for name in present}
     if missing := [name for label, name in enumerate(known) if label not in seen]:
-        console.warn(f"no images of {listed(missing)}: the figures say nothing about them.")
+        count = f" ({len(seen):,} of {len(known):,} classes have some)" if len(known) > MANY else ""
+        console.warn(f"no images of {listed(missing)}{count}: the figures say nothing about them.")
     return [Sample(sample.path, labels[classes[sample.label]]) for sample in samples]
 
 
@@ -219,6 +226,7 @@ def show(figures: dict[str, Any]) -> None:
     if pairs := figures["most_confused"][:SHOWN_PAIRS]:
         mistakes = (f"{pair['true']} -> {pair['predicted']} {pair['images']}" for pair in pairs)
         console.result(f"Most confused: {', '.join(mistakes)}")
+    show_published(figures)
     console.say(f"Tables and pictures: {figures['folder']}")
 
 

@@ -10,7 +10,8 @@ from sancli.errors import WeightsError
 from sancli.files import is_locked
 from sancli.runs import Run, runs_by_age
 
-HEADER = ("run", "network", "data", "px", "best top-1", "state", "date")
+HEADER = ("run", "network", "top-1", "state", "date")
+"""As much as fits into 80 columns; --json has the rest."""
 
 
 def run(runs_dir: Path) -> None:
@@ -20,7 +21,8 @@ def run(runs_dir: Path) -> None:
     console.emit({"runs": runs})
     if not runs:
         console.say(f"There are no runs in {runs_dir}.")
-        console.next_command("san", "train")
+        prepared = any(Path("data").glob("*/dataset.json"))
+        console.next_command("san", *(("train",) if prepared else ("prepare", "PATH")))
         return
     console.result(console.table(HEADER, [row(entry) for entry in runs]))
     how = ("eval", "--model") if "arch" in runs[0] else ("train", "--resume-from")
@@ -84,21 +86,10 @@ def row(entry: dict[str, Any]) -> tuple[object, ...]:
     """A run as a line of the table."""
     name, day = Path(entry["folder"]).name, entry["date"][:16].replace("T", " ")
     if "arch" not in entry:  # damaged, or without a model so far
-        return name, "", "", "", "", entry["state"], day
+        return name, "", "", entry["state"], day
     top1 = entry["metrics"].get("top1")
     best = "" if top1 is None else f"{100 * top1:.1f} %"
-    state = (
-        f"finished, {console.plural(entry['epochs'], 'epoch')}"
-        if entry["state"] == "finished"
-        else entry["state"]
-    )
+    finished = entry["state"] == "finished"
+    state = console.plural(entry["epochs"], "epoch") if finished else entry["state"]
     network = f"{entry['arch']} {entry['attention']}" if entry["arch"].startswith("san") else entry["arch"]
-    return (
-        name,
-        network,
-        entry["data"] or "",
-        entry["image_size"],
-        best,
-        state,
-        day,
-    )
+    return name, network, best, state, day

@@ -8,6 +8,7 @@ from pathlib import Path
 from sancli import console
 from sancli.config import PredictConfig
 from sancli.data.inputs import STDIN, Found, find_images
+from sancli.data.listing import describe_endings
 from sancli.data.prepared import Sample
 from sancli.engine.device import Device, choose
 from sancli.errors import DataError, StorageError, UsageError
@@ -60,9 +61,8 @@ def find(config: PredictConfig) -> Found:
     found = find_images(config.paths, stdin=sys.stdin.buffer if STDIN in config.paths else ())
     warn_first([f"{path}: {problem}, skipped." for path, problem in found.skipped])
     if found.ignored:
-        kinds = ", ".join(f"{ending} {count}" for ending, count in found.ignored.most_common(5))
         files = console.plural(found.ignored.total(), "file")
-        console.say(f"{files} with other extensions ignored ({kinds})")
+        console.say(f"{files} with other extensions ignored ({describe_endings(found.ignored, most=5)})")
     if not found.images:
         raise nothing_found(config, found)
     warn_first([f"{path}: {problem}." for path, problem in found.empty])

@@ -7,7 +7,7 @@ from typing import Any
 
 from sancli.config import PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
-from sancli.data.listing import Problem
+from sancli.data.listing import Problem, describe_endings
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
 from sancli.data.preparation.groups import describe, grouped
@@ -18,14 +18,17 @@ from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
-from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared
-from sancli.errors import DataError, UsageError, printable
+from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared, write_sums
+from sancli.errors import DataError, UsageError, command, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
 from sancli.tasks.preparation.labelling import see
 from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
+
+USUAL = "san15-patchwise"
+"""The published network that is proposed where none is here."""
 
 
 def run(config: PrepareConfig) -> None:
@@ -54,6 +57,7 @@ def run(config: PrepareConfig) -> None:
             facts["written"] = written.ways
             before = dict(zip(plan.paths, files, strict=True))
             write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=before)
+            write_sums(folder)
     finish(plan, facts)
 
 
@@ -63,12 +67,12 @@ def look(config: PrepareConfig) -> Plan:
         check_library()
     source = open_source(config.source)
     out = config.out or Path("data") / source.name
-    if source.is_folder:
-        check_places(source.path, out)
-    elif config.link in ("hard", "sym", "reflink"):
+    if config.source.is_dir():
+        check_places(config.source, out)
+    if not source.is_folder and config.link in ("hard", "sym", "reflink"):
         raise UsageError(
             f"--link {config.link} cannot be obeyed.",
-            why=f"{source.path} is an archive: its images are unpacked, and there is nothing to link to.",
+            why=f"the images are unpacked from {source.path}: there is nothing to link to.",
             fix="leave --link out.",
         )
     layout = recognise(see(config, source), config.layout)
@@ -94,11 +98,13 @@ def say_look(source: Source, layout: Layout) -> None:
     some = ", ".join(map(printable, names[:8])) + (", ..." if len(names) > 8 else "")
     say(f"Layout: {layout.name}, because {printable(layout.why)}.")
     say(f"{plural(len(source.listing.images), 'image')}, {plural(len(names), 'class', 'classes')}: {some}")
+    if links := source.listing.links:
+        say(f"{links:,} of them are links to files in the source; an image and a link to it are duplicates.")
     for note in layout.notes:
         say(printable(note))
     if source.listing.others:
-        count = source.listing.others.total()
-        say(f"{plural(count, 'file')} with other extensions ignored ({source.listing.describe_others()})")
+        others = source.listing.others
+        say(f"{plural(others.total(), 'file')} with other extensions ignored ({describe_endings(others)})")
     if layout.empty:
         some = ", ".join(map(printable, layout.empty[:8])) + (", ..." if len(layout.empty) > 8 else "")
         warn(f"{plural(len(layout.empty), 'class', 'classes')} without an image, left out: {some}")
@@ -208,7 +214,21 @@ def finish(plan: Plan, facts: dict[str, Any]) -> None:
 
 def say_next(plan: Plan) -> None:
     """The next command: what has no training images is there to evaluate a published network."""
-    if plan.layout.name == "imagenet-val":
-        next_command("san", "eval", "--model", "san15-patchwise", "--data", plan.out, "--split", "val")
-    else:
+    if plan.layout.name != "imagenet-val":
         next_command("san", "train", plan.out)
+        return
+    name = _published()
+    measure = ("san", "eval", "--weights", name or USUAL, "--data", plan.out, "--split", "val")
+    if name:
+        next_command(*measure)
+    else:
+        say(f"No published network is here to measure on it; with one: {command(*measure)}")
+        next_command("san", "download-weights", USUAL)
+
+
+def _published() -> str | None:
+    """A published network that is here; None: there is none."""
+    from sancli import weights  # brings in torch, which nothing else here needs
+    from sancli.model.zoo import PUBLISHED
+
+    return next((name for name in (USUAL, *PUBLISHED) if weights.is_downloaded(name)), None)

@@ -50,15 +50,15 @@ def train(config: TrainConfig, given: frozenset[str], world: World) -> None:
     """The recipe, for one process of the world."""
     saved = reopen(config, given) if config.resume or config.resume_from else None
     plan, learner = prepare(config, given, world, saved)
+    progress = Progress(**saved.state["progress"]) if saved else Progress()
     rehearsal = rehearse(plan, learner)
-    show_plan(plan, learner, rehearsal)
+    show_plan(plan, learner, rehearsal, progress)
     if config.dry_run:
-        console.emit(plan_facts(plan, learner, rehearsal))
+        console.emit(plan_facts(plan, learner, rehearsal, progress))
         console.say("Dry run: nothing was written. The same command without --dry-run starts it.")
         return
     run = saved.run if saved else open_run(plan, rehearsal.batch, world)
     with locked(run.folder) if world.leads else nullcontext(), console.logged(run.log):
-        progress = Progress(**saved.state["progress"]) if saved else Progress()
         if saved:
             learner.load_state_dict(saved.state)
         with deferred() as stop:
@@ -77,7 +77,7 @@ def prepare(
     if config.deterministic:
         torch.use_deterministic_algorithms(mode=True)
     if saved:
-        plan = make_plan(saved.config, started_from=saved.state["started_from"])
+        plan = make_plan(saved.config, given, started_from=saved.state["started_from"])
         check_same_data(plan, saved)
     else:
         plan = make_plan(config, given)

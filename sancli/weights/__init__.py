@@ -11,7 +11,17 @@ from sancli.files import cache_folder, replacing
 from sancli.weights.fitting import load_into
 from sancli.weights.reading import METADATA, checksum, read, read_info
 
-__all__ = ["cached", "is_downloaded", "load_into", "published", "read", "read_info", "save"]
+__all__ = [
+    "cached",
+    "cached_repositories",
+    "cached_repository",
+    "is_downloaded",
+    "load_into",
+    "published",
+    "read",
+    "read_info",
+    "save",
+]
 
 
 def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
@@ -37,6 +47,17 @@ def is_downloaded(name: str) -> bool:
     return cached(name).is_file()
 
 
+def cached_repository(name: str) -> Path:
+    """Where the model of the repository OWNER/NAME of the Hugging Face Hub lies, once it was downloaded."""
+    return cache_folder("weights") / "hub" / f"{name.replace('/', '--')}.safetensors"
+
+
+def cached_repositories() -> list[str]:
+    """The repositories of the Hugging Face Hub whose models are in the cache."""
+    found = (cache_folder("weights") / "hub").glob("*--*.safetensors")
+    return sorted(path.stem.replace("--", "/") for path in found)
+
+
 def published(name: str) -> Path:
     """The file of the published network `name`.
 
@@ -47,6 +68,6 @@ def published(name: str) -> Path:
         raise WeightsError(
             f"the weights of {name} are not here.",
             why=f"looked for {cached(name)}.",
-            fix=f"san download-weights {name} --from FILE, with the authors' model_best.pth.",
+            fix=f"san download-weights {name}",
         )
     return cached(name)

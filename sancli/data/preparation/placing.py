@@ -15,6 +15,7 @@ from sancli.console import progress
 from sancli.data.images import ENDINGS
 from sancli.data.preparation.classes import clean, same_name
 from sancli.data.preparation.picture import Picture
+from sancli.data.preparation.room import check_room
 from sancli.errors import StorageError
 from sancli.files import storage_errors
 
@@ -70,11 +71,21 @@ def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *,
     ways: Counter[str] = Counter()
     targets = [to / place_of(picture, names[picture.path]) for picture in pictures]
     make_folders(targets, to)
+    check_room(_bytes_to_copy(pictures, to, link), to, "copy the images")
     with storage_errors(to), progress("Writing", total=len(pictures), unit="images") as bar:
         for picture, target in zip(pictures, targets, strict=True):
             ways[place_file(picture.file, target, link)] += 1
             bar.advance()
     return ways
+
+
+def _bytes_to_copy(pictures: Iterable[Picture], to: Path, link: str) -> int:
+    """What copies will take; of --link auto those from other disks, where nothing can be shared."""
+    if link not in ("auto", "copy"):
+        return 0
+    disk = to.stat().st_dev
+    found = (picture.file.stat() for picture in pictures)
+    return sum(status.st_size for status in found if link == "copy" or status.st_dev != disk)
 
 
 def make_folders(targets: Iterable[Path], to: Path) -> None:

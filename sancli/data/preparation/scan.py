@@ -4,13 +4,13 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sancli.console import progress
 from sancli.data.images import MAX_FILE_BYTES
 from sancli.data.preparation.bounds import Bounds
 from sancli.data.preparation.inspection import UNREAD, Scan, scan_file
+from sancli.data.preparation.threads import in_threads, processors
 from sancli.data.preparation.workers import CHUNK, Crew, Lost
 
 __all__ = ["UNREAD", "Scan", "hash_archive", "hash_file", "hash_files", "hash_source", "scan_files"]
@@ -51,13 +51,6 @@ def _scanned(paths: Sequence[Path], max_pixels: int, workers: int) -> Iterator[t
         yield index, found
 
 
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def hash_file(path: Path) -> str:
     """The sha256 of a file's content, without holding it in memory; UNREAD where it cannot be read."""
     try:
@@ -85,5 +78,4 @@ def hash_source(files: Iterable[tuple[str, str]]) -> str:
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
     """The sha256 of each file, several at a time: far faster than a scan."""
-    with ThreadPoolExecutor(processors()) as pool:  # hashing and reading both let other threads run
-        return list(pool.map(hash_file, paths))
+    return list(in_threads(hash_file, paths))

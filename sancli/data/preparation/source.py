@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sancli.console import plural, say
 from sancli.data.images import BadImage, read_file
 from sancli.data.listing import Listing, list_folder
 from sancli.data.preparation.archives import Contents, list_archive, read_members, unpack, without_ending
 from sancli.data.preparation.scan import UNREAD, hash_archive, hash_files, hash_source
 from sancli.data.prepared import MANIFEST
-from sancli.errors import DataError, StorageError, UsageError, command
+from sancli.errors import DataError, StorageError, UsageError, command, printable
 
 MEMBERS = ".members"
 """Where the members of an archive wait, inside the folder that is being built."""
@@ -19,7 +20,7 @@ MEMBERS = ".members"
 
 @dataclass(frozen=True)
 class Source:
-    """A folder, or an archive, and what it holds by name."""
+    """A folder, an archive or a folder of archives, and what it holds by name."""
 
     path: Path
     name: str
@@ -30,14 +31,14 @@ class Source:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is no archive."""
+        """Whether its images lie there as files, in no archive."""
         return self.archive is None
 
     @property
     def kind(self) -> str:
-        """folder, or the ending of an archive without its dot: zip, tar.gz."""
-        if self.is_folder:
-            return "folder"
+        """folder, archives (a folder of them), or the ending of an archive without its dot: zip, tar.gz."""
+        if self.path.is_dir():
+            return "folder" if self.is_folder else "archives"
         return self.path.name[len(without_ending(self.path.name)) + 1 :].lower() or "archive"
 
     def sha256(self, paths: list[str], hashes: Iterable[str] | None, *, others: Iterable[str]) -> str:
@@ -49,7 +50,11 @@ class Source:
             others: Files whose names alone count.
         """
         if not self.is_folder:
-            return hash_archive(self.path)
+            if not self.path.is_dir():
+                return hash_archive(self.path)
+            return hash_source(
+                (name, hash_archive(self.path / name)) for name in list_folder(self.path).archives
+            )
         hashes = hash_files([self.path / path for path in paths]) if hashes is None else hashes
         return hash_source([*zip(paths, hashes, strict=True), *((path, UNREAD) for path in others)])
 
@@ -109,7 +114,9 @@ def open_source(path: Path) -> Source:
         exists = path.exists()
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be read.", why=f"{error.strerror or error}.", fix="check its permissions."
+            f"{printable(error.filename or path)} cannot be read.",
+            why=f"{error.strerror or error}.",
+            fix="check its permissions.",
         ) from None
     raise DataError(
         f"{path} {'is neither a folder nor an archive' if exists else 'does not exist'}.",
@@ -126,4 +133,23 @@ def _open_folder(path: Path) -> Source:
             fix=f"{command('san', 'train', path)}, or name its source.",
         )
     next(path.iterdir(), None)  # an OSError where the folder itself may not be read
-    return Source(path, path.resolve().name or "images", list_folder(path))
+    listing, name = list_folder(path), path.resolve().name or "images"
+    if listing.images or not listing.archives:
+        return Source(path, name, listing)
+    return _open_archives(path, name, listing)
+
+
+def _open_archives(path: Path, name: str, listing: Listing) -> Source:
+    """A folder of archives: the only one, or all of them, with the tables that lie beside them."""
+    first = path / listing.archives[0]
+    if len(listing.archives) == 1:
+        name = without_ending(first.name)
+    say(f"{path} holds no images but {plural(len(listing.archives), 'archive')}: {_some(listing.archives)}")
+    if len(listing.archives) == 1 and not listing.tables:
+        return open_source(first)
+    contents = list_archive(path)
+    return Source(path, name, contents.listing, contents)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -1,16 +1,22 @@
 """Work on many files in several threads: reading, hashing, and what Pillow does let other threads run."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from sancli.data.preparation.scan import processors
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 8
 """Items that wait for each thread: a million at once would be a million futures."""
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

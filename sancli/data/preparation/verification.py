@@ -1,4 +1,4 @@
-"""Holds a prepared folder to what its splits.csv says: every image there, unchanged, and nothing else."""
+"""Holds a prepared folder to its hashes: every image and all that is said of them there, and nothing else."""
 
 import csv
 import os
@@ -10,7 +10,15 @@ from sancli.config import SPLITS
 from sancli.console import progress
 from sancli.data.preparation.scan import UNREAD, hash_file
 from sancli.data.preparation.threads import in_threads
-from sancli.data.prepared import IMAGE_COLUMNS, MANIFEST, OWN_FILES, SPLITS_CSV, UNLABELLED, Prepared
+from sancli.data.prepared import (
+    IMAGE_COLUMNS,
+    OWN_FILES,
+    SPLITS_CSV,
+    SUMS,
+    UNLABELLED,
+    Prepared,
+    read_sums,
+)
 from sancli.errors import DataError
 
 KINDS = ("missing", "changed", "unreadable", "extra")
@@ -34,7 +42,7 @@ class Verdict:
 
 
 def verify(prepared: Prepared) -> Verdict:
-    """Reads every image of a prepared folder again.
+    """Reads every file of a prepared folder again.
 
     Raises:
         DataError: splits.csv is gone or damaged: there is nothing to hold the images to.
@@ -42,18 +50,24 @@ def verify(prepared: Prepared) -> Verdict:
     root, verdict = prepared.root, Verdict()
     hashes = _read_hashes(root)
     verdict.images = len(hashes)
-    expected = prepared.manifest.splits_sha256
-    if expected and hash_file(root / SPLITS_CSV) != expected:  # a folder of an older version has none
-        verdict.changed.append(SPLITS_CSV)
-    verdict.missing += [name for name in OWN_FILES if not (root / name).is_file()]
+    _look_at_own_files(prepared, verdict)
     with progress("Checking files", total=len(hashes), unit="images") as bar:
         found = in_threads(lambda path: _fault(root / path, hashes[path]), hashes)
         for path, fault in zip(hashes, found, strict=True):
             if fault is not None:
                 getattr(verdict, fault).append(path)
             bar.advance()
-    verdict.extra += _strangers(root, hashes.keys() | {MANIFEST, *OWN_FILES})
+    verdict.extra += _strangers(root, hashes.keys() | {*OWN_FILES})
     return verdict
+
+
+def _look_at_own_files(prepared: Prepared, verdict: Verdict) -> None:
+    root, sums = prepared.root, read_sums(prepared.root)
+    there = [name for name in OWN_FILES if (root / name).is_file()]
+    verdict.missing += [name for name in OWN_FILES if name not in there]
+    expected = sums or {SPLITS_CSV: prepared.manifest.splits_sha256}
+    verdict.changed += [name for name in there if expected.get(name, "") not in ("", hash_file(root / name))]
+    verdict.changed += [SUMS] if SUMS in there and not sums else []
 
 
 def _fault(file: Path, sha256: str) -> str | None:

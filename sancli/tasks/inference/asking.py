@@ -14,6 +14,7 @@ from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.device import Device
 from sancli.engine.loop import infer
 from sancli.engine.metrics import answers
+from sancli.model.captured import captured
 from sancli.runs import Model
 
 MOST_WORKERS = 8
@@ -44,8 +45,9 @@ def ask(
         workers=number_of_workers(workers, device, single=len(samples) <= batch_size),
         max_pixels=max_pixels,
     )
+    network = captured(device.place(model.network), device.torch_device)
     with progress(title, total=len(samples), unit="images") as bar, worker_faults():
-        for batch, logits in infer(device.place(model.network), loader, device=device, flip=tta == "flip"):
+        for batch, logits in infer(network, loader, device=device, flip=tta == "flip"):
             if len(samples) > 1:  # a single image is there before a bar could be read
                 bar.advance(len(batch.images) + len(batch.failures))
             yield batch, logits

@@ -39,6 +39,11 @@ class Predictor:
         device.place(model.network)
         self.view = evaluation_view(model.info.preprocessing)
 
+    def __repr__(self) -> str:
+        info = self.model.info
+        network = f"{info.arch} {info.attention}, {len(info.classes)} classes"
+        return f"<{info.name}: {network}, on {self.device.describe()}>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The labels that it knows."""
@@ -65,16 +70,19 @@ class Predictor:
 
     def _answers(self, pictures: Sequence[Picture], topk: int) -> list[Answer]:
         batch = Views(torch.stack([self._view(picture) for picture in pictures]))
-        network = self._network_for_one if len(pictures) == 1 else self.model.network
+        network = self._network_for_one if len(pictures) == 1 else self._network
         ((_, logits),) = infer(network, [batch], device=self.device)
         return [list(top) for top in best(logits, self.classes, count=topk)]
 
+    @cached_property
+    def _network(self) -> nn.Module:
+        return captured(self.model.network, self.device.torch_device)
+
     @cached_property  # made when it is first needed: that takes as long as an answer
     def _network_for_one(self) -> nn.Module:
-        network, place = self.model.network, self.device.torch_device
         side = self.model.info.preprocessing.image_size
-        on_cpu = place.type == "cpu" and self.device.precision == "fp32"
-        return prepared(network, side=side) if on_cpu else captured(network, place)
+        on_cpu = self.device.torch_device.type == "cpu" and self.device.precision == "fp32"
+        return prepared(self.model.network, side=side) if on_cpu else self._network
 
     def _view(self, picture: Picture) -> Tensor:
         try:
@@ -85,16 +93,24 @@ class Predictor:
             ) from None
 
 
-def load(spec: str | Path, *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    spec: str | Path, *, device: str = "auto", precision: str = "auto", download: bool = False
+) -> Predictor:
     """A model that is ready to predict.
 
     Args:
-        spec: A run's folder, a .safetensors file of one, or a published network that was downloaded.
+        spec: A run's folder, a .safetensors file of one, a published network ("san15-patchwise"), or a
+            repository of the Hugging Face Hub ("OWNER/NAME"); the last two as they were downloaded.
         device: auto, cuda, mps or cpu.
         precision: auto, fp32, bf16 or fp16.
+        download: Fetch what is not here; without it the network is not touched.
 
     Raises:
-        WeightsError: It is not there, or damaged.
+        WeightsError: It is not there, or damaged, or cannot be had.
         DeviceError: The device is not there.
     """
+    if download and not Path(spec).exists():
+        from sancli.tasks.download_weights import obtain_for
+
+        obtain_for(str(spec))
     return Predictor(open_model(str(spec)), choose(device, precision))

@@ -26,6 +26,7 @@ def gather(
     policy = plan.config.duplicates
     return known | {
         "unchanged": False,
+        "not_taken": not_taken(known, scans, problems),
         "turned": sum(scan.turned for scan in scans),
         "several_frames": sum(scan.frames for scan in scans),
         "duplicates": {
@@ -39,6 +40,18 @@ def gather(
         "classes_left_out": chosen.small,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
+
+
+def not_taken(known: dict[str, Any], scans: list[Scan], problems: list[Problem]) -> dict[str, int]:
+    """Why images that were found are not taken, and how many for each reason."""
+    actions = Counter(problem.action for problem in problems)
+    reasons = {
+        "dropped as duplicates": actions["dropped"],
+        "could not be read": sum(scan.reason is not None for scan in scans),
+        "left out": actions["left out"],
+    }
+    others = known["images_found"] - known["images_taken"] - sum(reasons.values())
+    return {reason: count for reason, count in (reasons | {"of other classes": others}).items() if count}
 
 
 def near_sets(chosen: Selection) -> dict[str, int]:

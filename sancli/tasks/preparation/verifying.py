@@ -41,6 +41,7 @@ def check(root: Path) -> None:
             + f", of {plural(verdict.images, 'image')}.",
             fix="put them back, or prepare it again with --force, from the source.",
         )
-    result(f"{root} is whole: {plural(verdict.images, 'image')}, each as san prepare left it.")
+    images = plural(verdict.images, "image")
+    result(f"{root} is whole: {images} and what is said of them, as san prepare left it.")
     if "train" in prepared.splits:
         next_command("san", "train", root)

@@ -1,7 +1,7 @@
 """What a run will do: every "auto" of the settings becomes a value with its reason."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -112,9 +112,14 @@ def make_plan(
     start = find_start(config) if started_from is None else None
     config = like_start(config, start, given, reasons)
     device = choose(config.device, config.precision)
+    if started_from is not None and "device" not in given:
+        device = replace(device, reason="as before")
     config = resolved(config, prepared, train, device, start, reasons)
     preprocessing = Preprocessing(
-        image_size=int(config.image_size), crop=config.crop, equalize=config.equalize
+        image_size=int(config.image_size),
+        crop=config.crop,
+        crop_share=config.crop_share or 1.0,
+        equalize=config.equalize,
     )
     return Plan(
         config=config,
@@ -216,6 +221,11 @@ def resolved(
         published = start is not None and config.weights in (AUTO, "imagenet")
         size, reasons["image_size"] = automatic_size(prepared, published=published)
         config = config.replace(image_size=size)
+    if config.crop_share is None:  # as timm does: what is measured is what the weights were made for
+        share = start.info.preprocessing.crop_share if start and config.crop == "center" else 1.0
+        config = config.replace(crop_share=share)
+        if share != 1.0:
+            reasons["crop_share"] = "as the weights"
     if config.workers == AUTO:
         workers, reasons["workers"] = automatic_workers(len(train), device)
         config = config.replace(workers=workers)

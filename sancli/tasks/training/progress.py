@@ -26,6 +26,10 @@ class Progress:
     seconds: float = 0.0
     """Spent so far; never in metrics.csv, which is the same however often a run stopped."""
 
+    def epochs_left(self, epochs: int, *, steps_per_epoch: int) -> float:
+        """Of `epochs`, with what is left of the one that goes on."""
+        return epochs - self.epoch - self.step / steps_per_epoch
+
     def best(self) -> dict[str, Any]:
         """The row of the best epoch."""
         return self.rows[self.best_epoch - 1]

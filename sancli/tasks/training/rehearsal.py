@@ -135,7 +135,12 @@ def make_learner(plan: Plan, network: nn.Module, world: World, *, micro_batch: i
     return Learner(
         network=network,
         optimizer=make_optimizer(
-            network, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay
+            network,
+            name=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            head=HEAD,
+            body_rate=config.body_rate,
         ),
         average=moving_average(network, steps=steps) if config.ema else None,
         device=plan.device,

@@ -13,34 +13,37 @@ from sancli.tasks.training.rehearsal import Rehearsal
 
 LONG_S = 3600
 """A run that takes longer is shown with what would shorten it."""
+SLOW_READING, LARGE_PX = 0.5, 512
+"""Reading that takes this share of a step deserves a word, where the images have such a short side."""
+SLOW_TO_READ = (
+    "the images are large: read from copies made once, an epoch is shorter (san prepare SOURCE --resize 256)"
+)
 NOTICE = (
     "No ImageNet weights are here, so this is from scratch; with them a network learns faster and better: "
-    "san download-weights {arch}-{attention} --from model_best.pth, the authors' file"
+    "san download-weights {arch}-{attention}"
 )
 
 
-def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> None:
+def show_plan(plan: Plan, learner: Learner, rehearsal: Rehearsal, progress: Progress) -> None:
     """Says what will be done and how long it takes, each automatic choice with its reason."""
     config = plan.config
+    left = progress.epochs_left(plan.epochs, steps_per_epoch=plan.steps_per_epoch)
+    total = rehearsal.epoch_s(plan) * left
     lines = {
         "Data": data_line(plan.prepared, plan),
         "Model": model_line(plan, learner),
-        "Images": f"{config.image_size} px{why(plan, 'image_size')}, {config.crop}, augment {config.augment}",
+        "Images": images_line(plan),
         "Learning": learning_line(plan, learner),
         "Device": f"{plan.device.describe()}, {operators_text(plan)}{workers_text(plan)}",
         "Memory": plan.reasons["memory"],
-        "Time": time_line(plan, rehearsal),
+        "Time": time_line(plan, rehearsal, left=left),
     }
     for name, text in lines.items():
         console.say(f"{name:<9} {text}")
-    if len(plan.train) % plan.batch_size and len(plan.train) > plan.batch_size:
-        left_out = len(plan.train) % plan.batch_size
-        console.detail(
-            f"          {left_out} images, others each time, are left out of an epoch's last batch"
-        )
-    total = rehearsal.epoch_s(plan) * plan.epochs
-    if total > LONG_S:
+    if total > LONG_S and not progress.epoch:
         console.say(f"          {shorter(plan, total)}")
+    if is_slow_to_read(plan, rehearsal):
+        console.say(f"          {SLOW_TO_READ}")
     if plan.lacks_imagenet:
         console.say(NOTICE.format(arch=config.arch, attention=config.attention))
 
@@ -49,6 +52,14 @@ def why(plan: Plan, setting: str) -> str:
     """The reason of an automatic choice, in brackets; nothing where the user chose."""
     reason = plan.reasons.get(setting)
     return f" ({reason})" if reason else ""
+
+
+def images_line(plan: Plan) -> str:
+    """The size that the network sees, how an image becomes square, and how far training strays from it."""
+    view, share = plan.preprocessing, ""
+    if view.crop == "center" and view.crop_share != 1.0:
+        share = f" {view.crop_share:.1%} of the short side{why(plan, 'crop_share')}"
+    return f"{view.image_size} px{why(plan, 'image_size')}, {view.crop}{share}, augment {plan.config.augment}"
 
 
 def data_line(prepared: Prepared, plan: Plan) -> str:
@@ -79,17 +90,26 @@ def learning_line(plan: Plan, learner: Learner) -> str:
     """Epochs, steps, batch, rate and how classes are weighed."""
     config = plan.config
     parts = [
-        f"{console.plural(plan.epochs, 'epoch')} of {console.plural(plan.steps_per_epoch, 'step')}",
+        f"{console.plural(plan.epochs, 'epoch')} of {console.plural(plan.steps_per_epoch, 'step')}"
+        + left_out(plan),
         f"batch {plan.step_images}{why(plan, 'batch_size')}",
     ]
     if learner.micro_batch < plan.step_images:
         parts.append(f"{learner.micro_batch} at a time")
     parts += [f"{config.optimizer}", f"lr {config.lr:.2g}"]
+    if config.body_rate != 1.0:
+        parts.append(f"{config.body_rate:g} of it below the head")
     if config.freeze_epochs:
         parts.append(f"the head alone for {console.plural(config.freeze_epochs, 'epoch')}")
     if config.balance != "none":
         parts.append(f"balanced by {config.balance}{why(plan, 'balance')}")
     return ", ".join(parts)
+
+
+def left_out(plan: Plan) -> str:
+    """What an epoch does without: the rest that fills no batch, where it is a tenth or more."""
+    rest = len(plan.train) - plan.steps_per_epoch * plan.step_images
+    return f" (without {rest} images, others each time)" if 10 * rest >= len(plan.train) else ""
 
 
 def operators_text(plan: Plan) -> str:
@@ -106,13 +126,20 @@ def workers_text(plan: Plan) -> str:
     return f"{console.plural(plan.workers, 'process', 'processes')} reading images{why(plan, 'workers')}"
 
 
-def time_line(plan: Plan, rehearsal: Rehearsal) -> str:
-    """How long it takes, from one measured batch of each kind."""
+def time_line(plan: Plan, rehearsal: Rehearsal, *, left: float) -> str:
+    """How long it takes, from one measured batch of each kind; of a run that goes on, what is left."""
     epoch = rehearsal.epoch_s(plan)
+    rest = "" if left == plan.epochs else f" for the {left:.3g} epochs that are left"
     return (
-        f"about {console.duration(epoch * plan.epochs)}: {console.duration(epoch)} an epoch, "
+        f"about {console.duration(epoch * left)}{rest}: {console.duration(epoch)} an epoch, "
         f"{console.duration(rehearsal.step_s)} a step, {console.duration(rehearsal.load_s)} to read its batch"
     )
+
+
+def is_slow_to_read(plan: Plan, rehearsal: Rehearsal) -> bool:
+    """Whether an epoch would be much shorter with smaller files."""
+    large = plan.prepared.manifest.median_short_side_px >= LARGE_PX
+    return large and rehearsal.load_s > SLOW_READING * rehearsal.step_s
 
 
 def shorter(plan: Plan, total: float) -> str:
@@ -134,8 +161,9 @@ def shorter(plan: Plan, total: float) -> str:
     )
 
 
-def plan_facts(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> dict[str, Any]:
+def plan_facts(plan: Plan, learner: Learner, rehearsal: Rehearsal, progress: Progress) -> dict[str, Any]:
     """The plan for --json."""
+    left = progress.epochs_left(plan.epochs, steps_per_epoch=plan.steps_per_epoch)
     settings = {
         name: getattr(plan.config, name) for name in ("arch", "attention", "image_size", "lr", "epochs")
     }
@@ -156,7 +184,7 @@ def plan_facts(plan: Plan, learner: Learner, rehearsal: Rehearsal) -> dict[str, 
         "reasons": plan.reasons,
         "step_seconds": rehearsal.step_s,
         "load_seconds": rehearsal.load_s,
-        "seconds": rehearsal.epoch_s(plan) * plan.epochs,
+        "seconds": rehearsal.epoch_s(plan) * left,
     }
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sancli.console import Bar, progress, size
-from sancli.data.listing import Listing, is_ghost, parents
+from sancli.data.listing import Listing, is_ghost, list_folder, parents
 from sancli.data.preparation.archives.members import DAMAGE, Member, Names, damaged
 from sancli.data.preparation.archives.walking import is_archive, walk, without_ending
-from sancli.errors import DataError, StorageError, printable
-from sancli.files import free_bytes, storage_errors
+from sancli.data.preparation.room import check_room
+from sancli.errors import DataError, printable
+from sancli.files import storage_errors
 
 __all__ = ["Contents", "is_archive", "list_archive", "read_members", "unpack", "without_ending"]
 
@@ -36,14 +37,15 @@ class Contents:
 
 
 def list_archive(path: Path) -> Contents:
-    """What an archive holds, after every member was found harmless; nothing is written.
+    """What an archive, or a folder of archives, holds, after every member was found harmless.
 
-    Archives inside are entered where there are no images beside them.
+    Nothing is written. Archives inside are entered where there are no images beside them; in a folder always.
 
     Raises:
         DataError: It is no archive, is damaged or encrypted, or a member would be unsafe to unpack.
     """
-    for depth in range(MAX_NESTING):
+    outermost = int(path.is_dir())
+    for depth in range(outermost, outermost + MAX_NESTING):
         contents = _look(path, depth)
         if contents.listing.images or not any(map(is_archive, contents.sizes)):
             break
@@ -52,8 +54,12 @@ def list_archive(path: Path) -> Contents:
 
 def _look(path: Path, depth: int) -> Contents:
     contents, names, folders = Contents(path, depth=depth), Names(), []
-    total = path.stat().st_size // MIB + 1
-    with progress(f"Reading {printable(path.name)}", total=total, unit="MiB") as bar:
+    total = path.stat().st_size
+    if path.is_dir():
+        around = list_folder(path)
+        total = sum((path / name).stat().st_size for name in around.archives)
+        contents.listing.problems, contents.listing.others = around.problems, around.unused()
+    with progress(f"Reading {printable(path.name)}", total=total // MIB + 1, unit="MiB") as bar:
         for member in walk(path, depth=depth, reached=_Reached(bar)):
             ghost = any(map(is_ghost, member.name.split("/")))
             if member.is_folder:
@@ -90,7 +96,7 @@ def unpack(contents: Contents, names: Collection[str], to: Path) -> dict[str, Pa
         DataError: A member is damaged or holds other than the archive says, or the archive has changed.
         StorageError: There is no room.
     """
-    _check_room(contents, names, to)
+    check_room(sum(contents.sizes[name] for name in names), to, f"unpack {contents.path}")
     wanted, files = set(names), dict[str, Path]()
     with progress("Unpacking", total=len(wanted), unit="files") as bar:
         for member in walk(contents.path, depth=contents.depth):
@@ -156,13 +162,3 @@ def read_members(contents: Contents, names: Collection[str], *, limit: int) -> d
 def _check_all(contents: Contents, wanted: set[str], found: Collection[str]) -> None:
     if missing := sorted(wanted.difference(found)):
         raise damaged(contents.path, f"{missing[0]!r} was there a moment ago, and is gone")
-
-
-def _check_room(contents: Contents, names: Collection[str], to: Path) -> None:
-    needed = sum(contents.sizes[name] for name in names)
-    if needed > (free := free_bytes(to)):
-        raise StorageError(
-            f"no space to unpack {contents.path}.",
-            why=f"it needs {size(needed)}, and {size(free)} are free at {to.parent}.",
-            fix="free some space, or name an OUT on another disk.",
-        )

@@ -15,11 +15,12 @@ class Budget:
     """Counts what every layer of one archive expands to, those of archives in it too.
 
     Args:
-        path: The outermost archive; its size is the one that nothing inside can lie about.
+        path: The outermost archive, or a folder of some.
+        own: Their size, which nothing inside can lie about.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.own = path, path.stat().st_size
+    def __init__(self, path: Path, own: int) -> None:
+        self.path, self.own = path, own
         self.limit = max(FREE_EXPANSION, MAX_EXPANSION * self.own)
         self.spent = 0
 

@@ -4,54 +4,76 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from sancli.data.listing import is_ghost
+from sancli.data.images import ENDINGS
+from sancli.data.listing import ARCHIVES, is_ghost, list_folder
 from sancli.data.preparation.archives.budget import Budget
 from sancli.data.preparation.archives.members import DAMAGE, Member, damaged, plain, refuse, unsafe_name
 from sancli.data.preparation.archives.streams import BUFFER_BYTES, ENGINES, Decompressed, buffered
 from sancli.data.preparation.archives.tars import is_tar, tar_members
 from sancli.data.preparation.archives.zips import zip_members
 from sancli.data.sniff import HEAD_BYTES, what_is
-from sancli.errors import DataError
+from sancli.errors import DataError, command
 from sancli.files import storage_errors
 
-ENDINGS = (
-    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
-    *(".tar.gzip", ".taz", ".tb2"),
-)
-"""Of archives that are read, in lower case; the content decides which of them one is."""
 UNREAD_KINDS = ("RAR", "7-Zip", "zstd", *ENGINES)
+PICTURES = ("HEIC", "WebP", *ENDINGS)
 SPOOLED_BYTES = 2**24
 """A zip inside an archive is kept in memory up to this size, then in a temporary file."""
 
 
 def without_ending(name: str) -> str:
     """The name of an archive without the ending that makes it one: scenes.tar.gz is scenes."""
-    ending = max((end for end in ENDINGS if name.lower().endswith(end)), key=len, default="")
+    ending = max((end for end in ARCHIVES if name.lower().endswith(end)), key=len, default="")
     return name[: len(name) - len(ending)] or name
 
 
 def is_archive(name: str) -> bool:
     """Whether a file is an archive that is read, by its name."""
-    return name.lower().endswith(ENDINGS)
+    return name.lower().endswith(ARCHIVES)
 
 
 def walk(path: Path, *, depth: int, reached: Callable[[int], None] = lambda _: None) -> Iterator[Member]:
     """The members of an archive, each found safe before it is given, in the order of the archive.
 
     Args:
-        path: The archive.
+        path: The archive; or a folder that holds archives: they are as archives inside one.
         depth: Archives inside archives are entered so deep; their members bear their names in front.
-        reached: Is told, at every member, where in the file that is.
+        reached: Is told, at every member, how many bytes of the file, or the files, are behind.
 
     Raises:
         DataError: It is no archive, is damaged or encrypted, a bomb, or a member would be unsafe to unpack.
     """
+    if not path.is_dir():
+        yield from _walk_one(path, "", Budget(path, path.stat().st_size), depth, reached)
+        return
+    found, before = list_folder(path), 0
+    for name in found.tables:  # first: they are read by themselves, before anything is unpacked
+        yield Member(name, (path / name).stat().st_size, False, None, partial(_open, path / name))
+    sizes = {name: (path / name).stat().st_size for name in found.archives}
+    budget = Budget(path, sum(sizes.values()))
+    for name, size in sizes.items():
+        yield from _walk_one(path / name, f"{name}/", budget, depth - 1, partial(_further, reached, before))
+        before += size
+
+
+def _open(path: Path) -> BufferedReader:
+    return path.open("rb")
+
+
+def _further(reached: Callable[[int], None], before: int, place: int) -> None:
+    reached(before + place)
+
+
+def _walk_one(
+    path: Path, prefix: str, budget: Budget, depth: int, reached: Callable[[int], None]
+) -> Iterator[Member]:
     with path.open("rb") as file:
-        for member in _Walk(file, Budget(path)).members(file, str(path), "", depth):
+        for member in _Walk(file, budget).members(file, str(path), prefix, depth):
             reached(file.tell())
             yield member
 
@@ -133,7 +155,16 @@ def _no_archive(label: str, looks: str | None, kind: str | None) -> DataError:
     return DataError(
         f"{label} is neither a zip nor a tar.",
         why=f"{looks if looks and looks.startswith(('it ', 'an ')) else known}.",
-        fix="unpack it, then give the folder to san prepare."
-        if kind in UNREAD_KINDS
-        else "download it again, and look at what was saved.",
+        fix=_way_out(label, kind),
     )
+
+
+def _way_out(label: str, kind: str | None) -> str:
+    """What to do with a file that is no archive which is read."""
+    if kind in UNREAD_KINDS:
+        return "unpack it, then give the folder to san prepare."
+    if kind in PICTURES:
+        return f"give a folder or an archive of images; for one image: {command('san', 'predict', label)}"
+    if kind == "text":
+        return "give the images, as a folder or an archive; a table of their labels goes to --labels."
+    return "download it again, and look at what was saved."

@@ -1,6 +1,7 @@
 """Zips by the standard library's zipfile, after every entry of the table of contents was looked at."""
 
 import stat
+import struct
 import zipfile
 from functools import partial
 from io import BufferedReader
@@ -15,6 +16,10 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 LOCAL_HEADER_BYTES = 30
 """Before its name and extra field."""
 LOCAL_HEADER = b"PK\x03\x04"
+ENTRY_BYTES = 46
+"""Of the table of contents, before its name, extra field and comment."""
+TABLE_ENDS = (b"PK\x05\x06", b"PK\x06\x06", b"PK\x05\x05")
+"""What follows the table: the end of a zip, that of a large one, or a signature."""
 UTF_8_FLAG = 0x800
 
 
@@ -32,6 +37,7 @@ def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
     first = min((info.header_offset for info in infos), default=0)
     if first > 0 and file.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
         raise zipfile.BadZipFile("it is the table of an archive inside it, and its own is missing")
+    _check_table(file, archive.start_dir, len(infos))
     _check_overlap(infos, archive.start_dir)
     _check_names(file, infos)
     return [
@@ -48,6 +54,17 @@ def zip_members(file: BinaryIO, budget: Budget) -> list[Member]:
 
 def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> BufferedReader:
     return buffered(Counted(cast("BinaryIO", archive.open(info)), budget))
+
+
+def _check_table(file: BinaryIO, at: int, count: int) -> None:
+    """Python stops at an entry of a wrong length and says nothing: one flipped bit, and the rest is lost."""
+    for _ in range(count):
+        file.seek(at)
+        entry = file.read(ENTRY_BYTES)
+        at += ENTRY_BYTES + sum(struct.unpack("<3H", entry[28:34]))  # of its name, extra field and comment
+    file.seek(at)
+    if file.read(4) not in TABLE_ENDS:
+        raise zipfile.BadZipFile("its table of contents does not end where it should")
 
 
 def _check_overlap(infos: list[zipfile.ZipInfo], end: int) -> None:

@@ -34,6 +34,8 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     error: DataError | None = None
     """About the row behind the last of `rows`."""
+    one_hot: bool = False
+    """The labels were columns, with a 1 in one of them."""
 
 
 def read_table(content: bytes, name: str) -> Table:

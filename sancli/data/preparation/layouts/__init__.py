@@ -4,17 +4,18 @@ It looks at names, and at small files with labels: folders and archives are reco
 is written.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from sancli.console import plural
-from sancli.data.listing import Listing
+from sancli.data.listing import Listing, describe_endings
 from sancli.data.preparation.layouts.challenge import imagenet_train, imagenet_val
 from sancli.data.preparation.layouts.choosing import unread_tables
 from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Placed, Seen, split_of
 from sancli.data.preparation.layouts.names import names
 from sancli.data.preparation.layouts.tables import csv
 from sancli.data.preparation.layouts.trees import folders, intel, splits, tree
-from sancli.errors import DataError, command, printable
+from sancli.errors import DataError, command, folded, printable
 
 __all__ = ["LAYOUTS", "Hints", "LabelFile", "Layout", "Placed", "Seen", "recognise"]
 
@@ -48,6 +49,7 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
             if wanted == "auto" and name == "folders":
                 _check_no_splits(found, seen.source)
                 _check_no_drawings(found, seen.source)
+                _check_no_sets(seen)
             if wanted != "auto":  # what folders are named does not count then
                 found.why = f"--layout {wanted} says so" + ("" if name in BY_FOLDER else f"; {found.why}")
             return found
@@ -69,16 +71,18 @@ def _nothing_fits(seen: Seen, tried: list[str]) -> DataError:
     looked_for = "; ".join(_words(str(LAYOUTS[name].__doc__).rstrip(".")) for name in tried)
     inner = [ending for ending in ARCHIVES if seen.listing.others[ending]]
     example = (
-        "give each class a folder of its own, or name a table of labels: --labels FILE\n"
-        f"    {seen.source}/\n      cat/1.jpg\n      dog/2.jpg"
+        f"give each class a folder of its own, as {seen.source}/cat/1.jpg and {seen.source}/dog/2.jpg,\n"
+        "    or name a table of labels: --labels FILE"
     )
     lone = _lone_class(seen.listing) if "folders" in tried else None
-    tables = "".join(f"; {error.what.rstrip('.')}" for error in unread_tables(seen)[:1])
+    looked = f"looked for {looked_for}"
+    for error in unread_tables(seen)[:1]:  # that is what was meant
+        looked = error.what.rstrip(".")
     return DataError(
         f"no labelled images in {seen.source}."
         if lone is None
         else f"{seen.source} has only one class ({printable(lone)}); at least two are needed.",
-        why=f"found {describe(seen.listing)}; looked for {looked_for}{tables}.",
+        why=folded(f"found {describe(seen.listing)}; {looked}.", most=3),
         fix=f"unpack the {' and '.join(inner)} files in it first."
         if inner and not seen.listing.images
         else example,
@@ -122,12 +126,29 @@ def _check_no_drawings(found: Layout, source: str) -> None:
         )
 
 
+def _check_no_sets(seen: Seen) -> None:
+    """Archives with class folders inside are data sets that lie beside each other, not classes."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for path in seen.listing.images if seen.listing.nested else ():
+        archive, *folders = path.split("/")[:-1]
+        inside[archive].add(folders[0] if folders else "")
+    if len(inside) < 2 or not (several := [name for name, folders in inside.items() if len(folders) > 1]):
+        return
+    some = ", ".join(map(printable, sorted(inside[several[0]])[:5]))
+    raise DataError(
+        f"the {plural(len(inside), 'archive')} in {seen.source} look like data sets, not like classes.",
+        why=f"{printable(several[0])} has folders of its own: {some}.",
+        fix=f"give the one you mean, as in: {command('san', 'prepare', f'{seen.source}/{several[0]}')}\n"
+        "    or say --layout folders, if each of them is a class.",
+    )
+
+
 def describe(listing: Listing) -> str:
     """For people: what there is, where the classes were expected."""
     top = tree(listing)
     images = plural(len(listing.images), "image")
     if not listing.images:
-        others = f" and {plural(listing.others.total(), 'other file')} ({listing.describe_others()})"
+        others = f" and {plural(listing.others.total(), 'other file')} ({describe_endings(listing.others)})"
         return "no images" + (others if listing.others else "")
     if not top.children:
         return f"{images} in no folder"

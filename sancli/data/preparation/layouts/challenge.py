@@ -24,7 +24,7 @@ FORMS = (
 
 
 def imagenet_val(seen: Seen) -> Layout | None:
-    """ILSVRC2012_val_00000001.JPEG and so on, with a file of their labels (ImageNet's validation set)."""
+    """ILSVRC2012_val_00000001.JPEG and so on."""
     numbers = {path: _number(path) for path in seen.listing.images}
     images = [path for path, number in numbers.items() if number is not None]
     if 2 * len(images) <= len(numbers):
@@ -56,7 +56,7 @@ def imagenet_val(seen: Seen) -> Layout | None:
 
 
 def imagenet_train(seen: Seen) -> Layout | None:
-    """n01440764.tar/n01440764_18.JPEG and so on (ImageNet's training set, a tar for each wnid)."""
+    """n01440764.tar and so on."""
     found = Layout("imagenet-train", "", whole=True)
     for path in seen.listing.images:
         folder = path.rpartition("/")[0].rpartition("/")[2]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sancli.data.listing import Listing, Problem
+from sancli.data.preparation.archives import without_ending
 from sancli.data.prepared import UNLABELLED
 
 SPLIT_NAMES = {
@@ -95,8 +96,9 @@ class Seen:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a cell is named for: train, Training Set, train_images, val2017."""
-    words = [word for word in re.split(r"[ _.-]+", name.lower().rstrip(DIGITS)) if word not in FILLERS]
+    """The split that a name stands for: train, Training Set, test_images.zip, val2017."""
+    name = without_ending(name).lower().rstrip(DIGITS)
+    words = [word for word in re.split(r"[ _.-]+", name) if word not in FILLERS]
     return SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
 
 

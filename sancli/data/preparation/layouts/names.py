@@ -53,7 +53,7 @@ LEAST = 2
 
 
 def names(seen: Seen) -> Layout | None:
-    """Labels in file names, such as cat.001.jpg and dog.001.jpg."""
+    """Labels in names, as cat.001.jpg."""
     if seen.hints.label_regex is not None:
         return _by_expression(seen, seen.hints.label_regex)
     splits = _flat_splits(seen.listing.images)

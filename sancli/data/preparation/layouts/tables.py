@@ -17,13 +17,13 @@ from sancli.data.preparation.layouts.layout import (
     splits_by_folder,
     unlabelled,
 )
-from sancli.errors import DataError, SanError, printable
+from sancli.errors import DataError, SanError, folded, printable
 
 SHOWN = 10
 
 
 def csv(seen: Seen) -> Layout | None:
-    """A table beside the images, such as labels.csv with the columns image and label."""
+    """A table, as labels.csv."""
     claims, unread = choose_claims(seen)
     if not claims:
         return None
@@ -56,8 +56,10 @@ def _check_missing(claims: list[Claim], images: list[str], *, skip: bool) -> Non
     some = ", ".join(f"{shown([entry.name])} (line {entry.line:,})" for entry in missing[:SHOWN])
     raise DataError(
         f"{plural(len(missing), 'image')} of {missing[0].table} {_are(len(missing))} not in the source.",
-        why=f"not there: {some}{', ...' if len(missing) > SHOWN else '.'}"
-        + (f" There is {printable(like)}." if like else ""),
+        why=folded(
+            f"not there: {some}{', ...' if len(missing) > SHOWN else '.'}"
+            + (f" There is {printable(like)}." if like else "")
+        ),
         fix="add the files, or correct the names; --skip-missing goes on without them."
         if any(one.found for one in claims)
         else "check that the source is the folder of these images; not one of them was found.",
@@ -87,7 +89,7 @@ def _agreed(entries: Iterable[Entry]) -> dict[str, Entry]:
         )
         raise DataError(
             f"{plural(len(conflicts), 'row')} contradict others about the same image.",
-            why=f"{some}{'; ...' if len(conflicts) > SHOWN else '.'}",
+            why=folded(f"{some}{'; ...' if len(conflicts) > SHOWN else '.'}"),
             fix="leave one row for each image; or say --layout folders, if folders are the classes.",
         )
     return agreed
@@ -135,7 +137,8 @@ def _no_split(entry: Entry) -> DataError:
 def _why(claims: list[Claim], entries: dict[str, Entry]) -> str:
     names = " and ".join(shown([one.table.name]) for one in claims)
     header, columns = claims[0].table.header, claims[0].columns
-    words = f"columns {shown([header[columns.image]])} and {shown([header[columns.label]])}"
+    label = "a 1 in that of the class" if claims[0].table.one_hot else shown([header[columns.label]])
+    words = f"columns {shown([header[columns.image]])} and {label}"
     if len(claims) == 1 and columns.split is not None and any(one.split for one in entries.values()):
         words += f", split in {shown([header[columns.split]])}"
     shows = "say" if len(claims) > 1 else "says"

@@ -60,7 +60,7 @@ def _children(listing: Listing, root: str) -> list[str]:
 
 
 def intel(seen: Seen) -> Layout | None:
-    """seg_train/CLASS/, seg_test/CLASS/, seg_pred/ (the Intel scenes)."""
+    """seg_train/CLASS/ (Intel)."""
     nested = seen.listing.nested
     there = {name.lower() for path in seen.listing.folders for name in _parts(f"{path}/", nested=nested)}
     present = [name for name in INTEL_NAMES if name in there]
@@ -78,7 +78,7 @@ def intel(seen: Seen) -> Layout | None:
 
 
 def splits(seen: Seen) -> Layout | None:
-    """train/CLASS/, val/CLASS/, test/CLASS/ (or Training Set, valid, test_images), or CLASS/train/."""
+    """train/CLASS/ and test/CLASS/."""
     top = tree(seen.listing)
     named = [name for name in top.children if split_of(name)]
     if len(set(map(split_of, named))) < 2:
@@ -124,7 +124,7 @@ def _splits_in_classes(top: Tree) -> Layout | None:
 
 
 def folders(seen: Seen) -> Layout | None:
-    """CLASS/ (one folder for each class)."""
+    """A folder for each class."""
     top = tree(seen.listing)
     named = [name for name in top.children if split_of(name)]
     but = f"; {' and '.join(named)} is taken for a class" if named else " and no folder named for a split"
