@@ -197,7 +197,7 @@ def _retyped(draw: random.Random, _marker: Path) -> Case:
     for _ in range(draw.choice((1, 1, 2))):
         name = draw.choice([*state])
         value = state[name]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value is not good_state()[name]:  # made odd already
             continue
         odd: list[Callable[[], Any]] = [
             lambda v=value: v * torch.nan,
