@@ -15,7 +15,6 @@ from sancli import load, model, runs, weights
 from sancli.errors import WeightsError
 from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import PUBLISHED
-from sancli.tasks.downloading.keeping import info_of
 from sancli.tasks.downloading.naming import full_name
 from sancli.weights.fetching import retries
 
@@ -71,7 +70,7 @@ def test_the_authors_checkpoint_becomes_a_model_with_its_classes(san, authors_fi
 
 
 def test_a_file_of_ours_is_taken_and_nothing_is_written_over_unasked(san, authors_file, tmp_path):
-    info = json.dumps(info_of("san10-pairwise").to_dict())
+    info = json.dumps(runs.published_info("san10-pairwise").to_dict())
     weights.save(tmp_path / "ours.safetensors", weights.read(authors_file), info=info)
     command = ["download-weights", "san10", "--attention", "pairwise", "--to", tmp_path / "x", "--from"]
     written = tmp_path / "x" / "san10-pairwise.safetensors"

@@ -206,6 +206,14 @@ def train(
             metavar="auto|imagenet|none|RUN|FILE", help="What to start from.", rich_help_panel=MODEL
         ),
     ] = TrainConfig.weights,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Take from --weights what fits, and list what was left.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     preset: Annotated[
         str,
         typer.Option(

@@ -10,6 +10,8 @@ from sancli.errors import UsageError, check_choice
 
 NAME = re.compile(r"[\w+][\w+. -]*")
 """Of a run: it becomes a folder inside runs/, and a word in commands."""
+NOT_FILES = (AUTO, "imagenet", "none")
+"""Values of --weights that name no run and no file."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"arch": "san10", "epochs": 12, "image_size": 112, "augment": "light"},
@@ -39,6 +41,8 @@ class TrainConfig(Config):
     """None: the authors' own, the first in RELATIONS."""
     weights: str = "auto"
     """auto, imagenet, none, a run's folder or a file."""
+    partial: bool = False
+    """Takes from these weights what fits, and lists what was left."""
     preset: str = "balanced"
     """A set of values; the command line has filled them in before this dataclass is made."""
     epochs: int | None = None
@@ -105,6 +109,12 @@ class TrainConfig(Config):
         if self.relation is not None:
             check_choice("--relation", self.relation, RELATIONS[self.attention])
         check_choice("--preset", self.preset, PRESETS)
+        if self.partial and self.weights in NOT_FILES:
+            raise UsageError(
+                "--partial needs weights of which a part is taken.",
+                why=f"--weights is {self.weights}.",
+                fix="name a run or a file with --weights.",
+            )
         check_choice("--optimizer", self.optimizer, self.OPTIMIZERS)
         check_choice("--augment", self.augment, self.AUGMENTS)
         check_choice("--crop", self.crop, self.CROPS)

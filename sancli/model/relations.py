@@ -112,7 +112,7 @@ def pairwise_weights(
     pairs = list(zip(shifted(key, kernel_size), shifted(place, kernel_size), strict=True))
 
     def related(key: Tensor, there: Tensor) -> Tensor:
-        position = (place - there).expand(len(query), -1, -1, -1)
+        position = (place - there).expand(query.shape[0], -1, -1, -1)
         return torch.cat([relation.compare(query, key), position], 1)
 
     def each(function: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
@@ -184,4 +184,4 @@ def patchwise_weights(
     track(norm, (mean, var), count)
     weights: Tensor = conv_w[3:](sum(hidden[1:], hidden[0]))
     groups = weights.shape[1] // offsets
-    return weights.view(len(weights), groups, offsets, *weights.shape[2:]).transpose(1, 2)
+    return weights.view(weights.shape[0], groups, offsets, *weights.shape[2:]).transpose(1, 2)

@@ -4,23 +4,30 @@ import json
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from sancli.errors import WeightsError
 from sancli.files import cache_folder, replacing
-from sancli.weights.fitting import load_into
+from sancli.weights.fitting import Kind, Left, describe, load_into, load_part, recognise
 from sancli.weights.reading import METADATA, checksum, read, read_info
 
 __all__ = [
+    "Kind",
+    "Left",
     "cached",
     "cached_repositories",
     "cached_repository",
+    "describe",
     "is_downloaded",
     "load_into",
+    "load_part",
     "published",
     "read",
     "read_info",
+    "recognise",
     "save",
+    "save_as_authors",
 ]
 
 
@@ -35,6 +42,18 @@ def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
     metadata = {METADATA: json.dumps({"crc32": checksum(tensors, info), "info": info})}
     with replacing(path) as partial:  # bytes first: safetensors' own writer hides which error the disk gave
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def save_as_authors(path: Path, state: dict[str, Tensor]) -> None:
+    """Writes the tensors as hszhao/SAN does and expects them: a dict with `state_dict`, its keys wrapped.
+
+    Raises:
+        StorageError: No space, or a place that cannot be written; the old file is still there.
+    """
+    tensors = {f"module.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with replacing(path) as partial, partial.open("wb") as file:
+        # the older form: every version of torch reads it, those of the authors' time too
+        torch.save({"state_dict": tensors}, file, _use_new_zipfile_serialization=False)
 
 
 def cached(name: str) -> Path:

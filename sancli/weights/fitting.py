@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,24 @@ SAN_DEPTHS: dict[tuple[int, ...], str] = {  # blocks of layer0 to layer4
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
+class Kind(NamedTuple):
+    """A network that sancli knows, as the keys of a state dict tell it."""
+
+    arch: str
+    attention: str
+    """Of a ResNet the usual one, which says nothing."""
+    outputs: int
+
+
+class Left(NamedTuple):
+    """What did not fit when a state was loaded in part."""
+
+    fresh: list[str]
+    """Of the network: it keeps its own."""
+    unused: list[str]
+    """Of the file."""
+
+
 def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> None:
     """Copies `state` into `network`, all of it or nothing; a network on `meta` takes the tensors themselves.
 
@@ -26,17 +45,37 @@ def load_into(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> 
     own = network.state_dict()
     _check_keys(own, state, source)
     _check_shapes(own, state, source)
-    for name, value in state.items():
-        if fault := _fault(name, value, own[name]):
-            raise WeightsError(
-                f"{source} is refused: {name} {fault}.",
-                why="a network with such weights would answer nonsense.",
-                fix="take another file, or fetch this one again.",
-            )
+    _check_values(own, state, source)
     if any(value.is_meta for value in own.values()):
         network.load_state_dict({name: _like(own[name], value) for name, value in state.items()}, assign=True)
     else:
         network.load_state_dict(state)
+
+
+def load_part(network: nn.Module, state: dict[str, Tensor], *, source: Path) -> Left:
+    """Copies the tensors of `state` that `network` has by the same name and shape; says what was left.
+
+    Raises:
+        WeightsError: None fits; or of one that does the type differs, a value is not finite, or a variance is
+            negative. Nothing was changed.
+    """
+    own = network.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    if not fitting:
+        raise _misfit(own, state, source, "none of its tensors has a name and a shape that are needed")
+    _check_values(own, fitting, source)
+    network.load_state_dict(own | fitting)
+    fresh, unused = ([name for name in names if name not in fitting] for names in (own, state))
+    return Left(fresh, unused)
+
+
+def recognise(state: dict[str, Tensor]) -> Kind | None:
+    """The network that a state dict is of, with the authors' relation; None: one unknown here."""
+    known = re.fullmatch(r"(SAN1\d) (\w+)|(ResNet(?:26|38|50))", describe(state))
+    head = state.get("fc.weight")
+    if known is None or head is None or head.ndim != 2:
+        return None
+    return Kind((known[1] or known[3]).lower(), known[2] or "patchwise", len(head))
 
 
 def _like(own: Tensor, value: Tensor) -> Tensor:
@@ -94,6 +133,16 @@ def _misfit(own: dict[str, Tensor], state: dict[str, Tensor], source: Path, why:
         why=f"{why}; {looks}.",
         fix="name the file of this network, or the network of this file.",
     )
+
+
+def _check_values(own: dict[str, Tensor], state: dict[str, Tensor], source: Path) -> None:
+    for name, value in state.items():
+        if fault := _fault(name, value, own[name]):
+            raise WeightsError(
+                f"{source} is refused: {name} {fault}.",
+                why="a network with such weights would answer nonsense.",
+                fix="take another file, or fetch this one again.",
+            )
 
 
 def _sides(value: Tensor) -> str:

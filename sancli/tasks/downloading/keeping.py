@@ -9,10 +9,8 @@ import torch
 
 from sancli import model, runs, weights
 from sancli.console import say, size, warn
-from sancli.data.preprocessing import Preprocessing
 from sancli.errors import WeightsError
-from sancli.model.imagenet import imagenet_classes
-from sancli.model.zoo import PUBLISHED, SOURCE
+from sancli.model.zoo import PUBLISHED
 from sancli.tasks.downloading.arrival import Arrival
 from sancli.weights.fetching.partial import Partial
 from sancli.weights.records import Record, sha256_of
@@ -28,7 +26,7 @@ def keep(name: str, arrival: Arrival, target: Path, *, force: bool, dry_run: boo
     record = record_of(arrival)
     if arrival.fetched:
         check_record(record, {target, weights.cached(name)}, force=force)
-    network, info = PUBLISHED[name], info_of(name)
+    network, info = PUBLISHED[name], runs.published_info(name)
     with torch.device("meta"):  # neither memory nor random numbers: the file's own tensors take their place
         empty = model.build(network.arch, attention=info.attention, num_classes=len(info.classes))
     with called(arrival):
@@ -105,22 +103,6 @@ def check_record(record: Record, targets: set[Path], *, force: bool) -> None:
         if not force:
             raise
         warn(f"{error.what} {error.why}")
-
-
-def info_of(name: str) -> runs.ModelInfo:
-    """What the authors' network needs besides its numbers: ImageNet's classes, and 224 of 256 pixels."""
-    network = PUBLISHED[name]
-    assert network.attention is not None
-    return runs.ModelInfo(
-        name=name,
-        classes=imagenet_classes(),
-        arch=network.arch,
-        attention=network.attention,
-        relation=None,
-        preprocessing=Preprocessing(image_size=224, crop="center", crop_share=224 / 256),
-        data={"name": "ImageNet", "published_top1": network.top1 / 100, "published_top5": network.top5 / 100},
-        started_from=SOURCE,
-    )
 
 
 def check_classes(source: Path, classes: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from sancli.data.prepared import MANIFEST, Prepared, Sample, choose_prepared
 from sancli.data.preprocessing import Preprocessing
 from sancli.engine.device import Device, choose
 from sancli.errors import DataError, UsageError
-from sancli.runs import Model, open_model
+from sancli.runs import Model, open_model, open_part
 from sancli.tasks.training.choices import automatic_balance, automatic_size, automatic_workers
 
 EPOCHS, EPOCHS_FROM_WEIGHTS = 45, 15
@@ -182,7 +182,10 @@ def find_start(config: TrainConfig) -> Model | None:
                 fix="use --weights none, or one of those with --arch.",
             )
         return open_model(str(weights.published(name)))
-    return open_model(config.weights, runs_dir=config.runs_dir)
+    if config.partial:
+        wanted = {name: getattr(config, name) for name in ("arch", "attention", "relation", "seed")}
+        return open_part(config.weights, runs_dir=config.runs_dir, **wanted)
+    return open_model(config.weights, runs_dir=config.runs_dir, nameless=True)
 
 
 def like_start(

@@ -1,75 +1,36 @@
 """A run folder: what is in it, make one, open one into a ready network with its classes."""
 
 import json
-import platform
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from sancli import __version__, model, weights
+from sancli import model, weights
 from sancli.config.download_weights import is_repository
-from sancli.console import say
-from sancli.data.preprocessing import Preprocessing
+from sancli.console import detail, say
 from sancli.errors import WeightsError, closest, command
 from sancli.files import storage_errors, write_json
+from sancli.runs.foreign import info_of_foreign, info_of_part, published_info
+from sancli.runs.info import ModelInfo, versions
 
-FORMAT = 1
+__all__ = [
+    "Model",
+    "ModelInfo",
+    "Run",
+    "create_run",
+    "open_file",
+    "open_model",
+    "open_part",
+    "published_info",
+    "runs_by_age",
+    "versions",
+]
 
-
-def versions() -> dict[str, str]:
-    """What made a file, for whoever reads it later."""
-    return {"sancli": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """Everything but the numbers that a model needs to be used; it travels inside model.safetensors."""
-
-    name: str
-    """Of the run, or of the published network."""
-    classes: tuple[str, ...]
-    """The network's output i is classes[i]."""
-    arch: str
-    attention: str
-    relation: str | None
-    """None: the authors' own for this attention."""
-    preprocessing: Preprocessing
-    metrics: dict[str, float] = field(default_factory=dict)
-    """On val, fractions from 0 to 1, of these very weights."""
-    epoch: int = 0
-    """Epochs that these weights have learnt for."""
-    finished: bool = True
-    """False while the run goes on, or where it was stopped."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """name, path and sha256 (of dataset.json) of what it was trained on."""
-    started_from: str = "scratch"
-    versions: dict[str, str] = field(default_factory=versions)
-    format: int = FORMAT
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {
-            "classes": list(self.classes),
-            "preprocessing": self.preprocessing.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """What `to_dict` gave.
-
-        Raises:
-            KeyError, TypeError: It was not made by `to_dict`.
-            ValueError: The class names are missing, empty or not unique.
-        """
-        classes = tuple(map(str, values["classes"]))
-        if len(set(classes)) != len(classes) or not classes:
-            raise ValueError("its class names are missing or not unique")
-        preprocessing = Preprocessing.from_dict(values["preprocessing"])
-        return cls(**values | {"classes": classes, "preprocessing": preprocessing})
+LISTED = 6
+"""Tensors that are named on the screen."""
 
 
 @dataclass(frozen=True)
@@ -164,31 +125,69 @@ def runs_by_age(runs_dir: Path = Path("runs")) -> list[Run]:
     return sorted(found, key=lambda run: run.info.stat().st_mtime, reverse=True)
 
 
-def open_model(spec: str | None, *, runs_dir: Path = Path("runs")) -> Model:
+def open_model(spec: str | None, *, runs_dir: Path = Path("runs"), nameless: bool = False) -> Model:
     """Opens a run's folder, a file or a published network; without a name, the newest run. Says which.
+
+    Args:
+        spec: What the user named.
+        runs_dir: Where runs are looked for.
+        nameless: A network whose outputs have no names will do: its head is made anew.
 
     Raises:
         WeightsError: It is not there, is damaged, or does not say what its classes are.
     """
     path, run = _newest(runs_dir) if spec is None else _find(spec, runs_dir)
-    opened = open_file(path, run)
+    opened = open_file(path, run, nameless=nameless)
     info = opened.info
     say(f"Using {path} ({info.arch} {info.attention}, {len(info.classes)} classes)")
     return opened
 
 
-def open_file(path: Path, run: Run | None = None) -> Model:
-    """Opens a file of ours, of a run or alone.
+def open_file(path: Path, run: Run | None = None, *, nameless: bool = False) -> Model:
+    """Opens a file of ours, of a run or alone, or one of others that holds a network known here.
 
     Raises:
         WeightsError: It is not there, is damaged, or does not say what its classes are.
     """
     info = _embedded_info(path)
+    state = weights.read(path)
+    if info is None:
+        info = info_of_foreign(path, state, nameless=nameless)
     with torch.device("meta"):  # neither memory nor random numbers: the file's own tensors take their place
         network = model.build(
             info.arch, attention=info.attention, relation=info.relation, num_classes=len(info.classes)
         )
-    weights.load_into(network, weights.read(path), source=path)
+    weights.load_into(network, state, source=path)
+    return Model(network.eval(), info, path, run)
+
+
+def open_part(
+    spec: str, *, arch: str, attention: str, relation: str | None, seed: int, runs_dir: Path = Path("runs")
+) -> Model:
+    """A network with as much of the file's weights as fits, the rest fresh by the seed. Says what was left.
+
+    Raises:
+        WeightsError: The file is not there or damaged, or nothing of it fits.
+    """
+    path, run = _find(spec, runs_dir)
+    described, state = _embedded_info(path), weights.read(path)
+    info = info_of_part(path, state, described, arch=arch, attention=attention, relation=relation)
+    torch.manual_seed(seed)
+    network = model.build(
+        arch,
+        attention=attention,
+        relation=relation,
+        num_classes=len(info.classes),
+        zero_init_residual=True,
+    )
+    left = weights.load_part(network, state, source=path)
+    count = len(network.state_dict())
+    say(f"Using a part of {path}: {count - len(left.fresh)} of {count} tensors of {arch} {attention}")
+    for what, names in (("made anew", left.fresh), ("not used", left.unused)):
+        if names:
+            more = f" and {len(names) - LISTED} more (--verbose names them)" if len(names) > LISTED else ""
+            say(f"  {what}: {', '.join(names[:LISTED])}{more}")
+            detail(f"  {what}, all: {', '.join(names)}")
     return Model(network.eval(), info, path, run)
 
 
@@ -235,7 +234,7 @@ def _find(spec: str, runs_dir: Path) -> tuple[Path, Run | None]:
 CHECKPOINTS = {"last.ckpt", "previous.ckpt"}
 
 
-def _embedded_info(path: Path) -> ModelInfo:
+def _embedded_info(path: Path) -> ModelInfo | None:
     if path.name in CHECKPOINTS:
         raise WeightsError(
             f"{path} is what a training goes on from, not a model.",
@@ -244,11 +243,7 @@ def _embedded_info(path: Path) -> ModelInfo:
         )
     text = weights.read_info(path)
     if text is None:
-        raise WeightsError(
-            f"{path} does not say what its classes are.",
-            why="it was not written by sancli.",
-            fix="san download-weights NAME --from FILE converts the authors' checkpoints.",
-        )
+        return None
     try:
         return ModelInfo.from_dict(json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
