@@ -190,7 +190,7 @@ def test_a_model_of_the_hub_is_one_command_and_then_a_name(host, san, model_file
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (CONTENT, "ann/birds: model.safetensors does not say what its classes are"),
+        (CONTENT, "ann/birds: model.safetensors is no network that sancli knows"),
         (b"", "ann/birds: model.safetensors holds no usable weights"),
         (None, "ann/birds holds no model of san"),
     ],
@@ -212,7 +212,7 @@ def test_weights_that_do_not_describe_themselves_are_no_model(host, san, model_f
     host.files["/ann/birds/model.safetensors"] = safetensors.torch.save({"a": torch.zeros(3)})
     done = san("download-weights", "ann/birds")
     assert done.code == 4
-    assert "does not say what its classes are" in done.stderr
+    assert "it does not say what it is" in done.stderr
 
 
 def test_offline_and_dry_run_touch_no_network(host, san):
