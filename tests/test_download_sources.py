@@ -190,7 +190,7 @@ def test_a_model_of_the_hub_is_one_command_and_then_a_name(host, san, model_file
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (CONTENT, "ann/birds: model.safetensors is no network that sancli knows"),
+        (CONTENT, "Error: ann/birds: model.safetensors "),
         (b"", "ann/birds: model.safetensors holds no usable weights"),
         (None, "ann/birds holds no model of san"),
     ],
