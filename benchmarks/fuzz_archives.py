@@ -10,8 +10,6 @@ changed without a word where an archive was only cut, or one bit of a format wit
 Findings are kept beside the results; a file of results that is there is added to.
 """
 
-import argparse
-import json
 import platform
 import random
 import resource
@@ -21,8 +19,8 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from fuzzing import earlier, leave, read_options
 from hostile_archives import Case, case
 
 from sancli import console
@@ -105,18 +103,10 @@ def run(*, seconds: float, count: int, seed: int) -> tuple[Counter[str], list[tu
 
 def main() -> None:
     """Runs a campaign and writes its result, added to what is there."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--count", type=int, default=10**9)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = read_options(__doc__)
     began = time.monotonic()
     counts, findings = run(seconds=options.seconds, count=options.count, seed=options.seed)
-    before: dict[str, Any] = {}
-    if options.out and options.out.exists():
-        before = json.loads(options.out.read_text(encoding="utf-8"))
+    before = earlier(options.out)
     counts += Counter(before.get("outcomes", {}))
     result = {
         **before,
@@ -131,12 +121,7 @@ def main() -> None:
         ),
         "python": platform.python_version(),
     }
-    print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        for number, (_, tried) in enumerate(findings):
-            name = f"{options.out.stem}-{options.seed}-{number}{tried.suffix}"
-            options.out.with_name(name).write_bytes(tried.data)
+    leave(result, options, {f"{number}{of.suffix}": of.data for number, (_, of) in enumerate(findings)})
 
 
 if __name__ == "__main__":

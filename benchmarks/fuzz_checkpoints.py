@@ -11,8 +11,6 @@ or one bit of it flipped; and a process that died. Findings are kept beside the 
 that is there is added to.
 """
 
-import argparse
-import json
 import multiprocessing
 import platform
 import random
@@ -24,9 +22,9 @@ import warnings
 from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
+from fuzzing import earlier, leave, read_options
 from hostile_checkpoints import Case, case, good_state, network
 from torch import nn
 
@@ -161,18 +159,10 @@ def campaign(*, seconds: float, count: int, seed: int) -> tuple[Counter[str], li
 
 def main() -> None:
     """Runs a campaign and writes its result, added to what is there."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--count", type=int, default=10**9)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = read_options(__doc__)
     began = time.monotonic()
     counts, findings, largest = campaign(seconds=options.seconds, count=options.count, seed=options.seed)
-    before: dict[str, Any] = {}
-    if options.out and options.out.exists():
-        before = json.loads(options.out.read_text(encoding="utf-8"))
+    before = earlier(options.out)
     counts += Counter(before.get("outcomes", {}))
     result = {
         "program": "benchmarks/fuzz_checkpoints.py",
@@ -185,12 +175,7 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        for number, (_, suffix, data) in enumerate(findings):
-            name = f"{options.out.stem}-{options.seed}-{number}{suffix}"
-            options.out.with_name(name).write_bytes(data)
+    leave(result, options, {f"{number}{suffix}": data for number, (_, suffix, data) in enumerate(findings)})
 
 
 if __name__ == "__main__":

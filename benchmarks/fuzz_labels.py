@@ -7,17 +7,14 @@ processor time, or a label that could lead out of a folder. Findings are kept as
 campaign is added to a file of results that is there.
 """
 
-import argparse
-import json
 import platform
 import random
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
+from fuzzing import earlier, leave, read_options
 from mat_file import matlab
 
 from sancli.data.imagenet import devkit_wnids, names, synsets
@@ -218,12 +215,7 @@ def run(*, seconds: float, count: int, seed: int) -> tuple[Counter[str], list[tu
 
 def main() -> None:
     """Runs a campaign and writes its result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--count", type=int, default=10**9)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = read_options(__doc__)
     assert len(synsets()) == 1000
     began = time.monotonic()
     counts, findings = run(seconds=options.seconds, count=options.count, seed=options.seed)
@@ -234,20 +226,14 @@ def main() -> None:
         "outcomes": dict(sorted(counts.items())),
         "findings": [wrong for wrong, _, _ in findings],
     }
-    before: dict[str, Any] = {}
-    if options.out and options.out.exists():
-        before = json.loads(options.out.read_text(encoding="utf-8"))
+    before = earlier(options.out)
     result = {
         **before,
         "program": "benchmarks/fuzz_labels.py",
         "python": platform.python_version(),
         "campaigns": [*before.get("campaigns", []), campaign],
     }
-    print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        for number, (_, name, content) in enumerate(findings):
-            options.out.with_name(f"{options.out.stem}-{options.seed}-{number}-{name}").write_bytes(content)
+    leave(result, options, {f"{number}-{name}": data for number, (_, name, data) in enumerate(findings)})
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def report(session: Session, reason: str) -> None:
             "val",
             run.folder / "eval-val",
             device=plan.device,
-            batch_size=min(plan.batch_size, session.learner.micro_batch),
+            batch_size=session.largest_batch,
             workers=plan.workers,
         )
     except KeyboardInterrupt as interrupt:

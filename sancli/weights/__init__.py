@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from sancli.errors import WeightsError
@@ -27,7 +26,6 @@ __all__ = [
     "read_info",
     "recognise",
     "save",
-    "save_as_authors",
 ]
 
 
@@ -42,18 +40,6 @@ def save(path: Path, state: dict[str, Tensor], *, info: str) -> None:
     metadata = {METADATA: json.dumps({"crc32": checksum(tensors, info), "info": info})}
     with replacing(path) as partial:  # bytes first: safetensors' own writer hides which error the disk gave
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
-
-
-def save_as_authors(path: Path, state: dict[str, Tensor]) -> None:
-    """Writes the tensors as hszhao/SAN does and expects them: a dict with `state_dict`, its keys wrapped.
-
-    Raises:
-        StorageError: No space, or a place that cannot be written; the old file is still there.
-    """
-    tensors = {f"module.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with replacing(path) as partial, partial.open("wb") as file:
-        # the older form: every version of torch reads it, those of the authors' time too
-        torch.save({"state_dict": tensors}, file, _use_new_zipfile_serialization=False)
 
 
 def cached(name: str) -> Path:
