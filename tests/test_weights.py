@@ -4,6 +4,7 @@ import json
 import pickle
 import resource
 import struct
+import warnings
 import zipfile
 from contextlib import suppress
 
@@ -126,6 +127,19 @@ def test_code_in_a_file_is_named_and_never_runs(tmp_path, function, name, form):
     assert f".{function.__name__})" in text
     assert weights.read_info(path) is None
     assert not marker.exists()
+
+
+def test_what_torch_warns_of_in_a_damaged_file_is_not_shown(tmp_path):
+    path = tmp_path / "m.pth"
+    of_the_older_form = (0x1950A86A20F9469CFC6C, 1001, {})
+    parts = [pickle.dumps(part, protocol=2) for part in of_the_older_form]
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01NtQ"
+    called = b"\x80\x02" + storage + b")R."  # the storage itself
+    path.write_bytes(b"".join(parts) + called + pickle.dumps(["0"], protocol=2))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert "damaged" in refusal(path)
+    assert not warned
 
 
 def test_code_in_an_ancient_pickle_never_runs(tmp_path):

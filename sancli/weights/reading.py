@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -137,7 +138,8 @@ def _read_torch(path: Path) -> Any:
     try:
         if name := foreign_call(path):
             raise _code(path, name)
-        with path.open("rb") as file:  # given a path, torch would look at its ending
+        # given a path, torch would look at its ending; what it warns of, our error says
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
