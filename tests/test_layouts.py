@@ -271,10 +271,10 @@ def test_what_is_said_about_labels_needs_a_layout_that_obeys():
             PrepareConfig(source="x", **settings)
 
 
-def test_the_readme_has_every_layout_with_a_test_that_exists():
+def test_the_page_has_every_layout_with_a_test_that_exists():
     root = Path(__file__).parents[1]
-    readme = (root / "README.md").read_text("utf-8")
-    rows = re.findall(r"^\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", readme, re.MULTILINE)
+    page = (root / "docs/prepare.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| `(test_\w+)` \|$", page, re.MULTILINE)
     assert {name for name, _ in rows} == {*LAYOUTS}
     tests = "".join(path.read_text("utf-8") for path in (root / "tests").glob("test_*.py"))
     assert all(f"def {test}(" in tests for _, test in rows)

@@ -32,8 +32,7 @@ from sancli.tasks.training.showing import epoch_line, live_text
 STATISTICS_IMAGES = 128
 YOUNG_STEPS = 100
 """So long a network from scratch is measured with statistics of its own: BatchNorm's running ones remember
-fresh parameters for about 40 steps. Later those are better, being of many more images: on 174 images of the
-Intel scenes 65.5 and 61.5 % after 180 steps, measured ones 62.1 and 55.7 (SAN10, 64 px, two seeds)."""
+fresh parameters. After 100 steps both tell the same: benchmarks/statistics.py."""
 SAVE_EVERY_S = 300
 CURVES_EVERY_S = 30
 FORMAT = 1
@@ -133,7 +132,8 @@ class Session:
         """
         world, found = self.learner.world, []
         if self.plan.from_scratch and self.steps_done <= YOUNG_STEPS:
-            measure_statistics(self.learner.best_network, self.statistics_batches(), device=self.plan.device)
+            batches = self.evaluation_batches(self.statistics_samples())
+            measure_statistics(self.learner.best_network, batches, device=self.plan.device)
         world.copy_from_leader(self.learner.best_network)  # BatchNorm statistics are each process's own
         mine = self.plan.val[world.rank :: world.size]
         for batch, logits in infer(
@@ -150,11 +150,15 @@ class Session:
         """Of the whole run."""
         return self.progress.epoch * self.plan.steps_per_epoch + self.progress.step
 
-    def statistics_batches(self) -> Iterator[Batch]:
-        """Some training images, the same each time, in whole batches: no lone image is left over."""
+    def statistics_samples(self) -> list[Sample]:
+        """Some training images, the same each time, in whole batches: no lone image is left over.
+
+        Drawn by chance: a batch of few classes has other statistics than one of all of them.
+        """
         train, size = self.plan.train, min(self.largest_batch, self.plan.step_images)
         count = max(1, min(len(train), STATISTICS_IMAGES) // size) * size
-        return self.evaluation_batches([train[index * len(train) // count] for index in range(count)])
+        generator = torch.Generator().manual_seed(seed_of(self.plan.config.seed, count))
+        return [train[index] for index in torch.randperm(len(train), generator=generator)[:count].tolist()]
 
     @property
     def largest_batch(self) -> int:
