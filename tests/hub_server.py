@@ -163,6 +163,8 @@ class Uploads(Answers):
             elif entry["key"] == "file":
                 content = base64.b64decode(value["content"])
                 self.served.files[f"/{repository}/{value['path']}"] = content
+            elif entry["key"] == "deletedFile":
+                del self.served.files[f"/{repository}/{value['path']}"]
             else:
                 self.served.files[f"/{repository}/{value['path']}"] = self.served.stored[value["oid"]]
         address = self.served.url(f"/{repository}/commit/{COMMIT}")
