@@ -1,6 +1,6 @@
-"""A SAN in layers and formulas that every other program knows: what an exported network is made of.
+"""A SAN in layers that every other program knows, and aggregation: what an exported network is made of.
 
-Formulas over whole maps, for eval mode: nothing is tiled, and footprints are stored. Shapes are given as
+Formulas over whole maps, for eval mode: nothing is tiled, and relations are stored. Shapes are given as
 numbers but for N, which a trace leaves open.
 
 Shapes: N images, C channels, R relation channels, M value channels, G weight channels, K footprint side, H x
@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sancli import ops
 from sancli.model.relations import PAIRWISE, PATCHWISE
 from sancli.model.san import SAN, Attention, Bottleneck, PairwiseAttention, coordinates
-from sancli.ops import reflected
 
 
 def portable(network: nn.Module) -> nn.Module:
-    """The same network with the same parameters, without operators of ours; others are it already."""
+    """The same network with the same parameters, with no operator of ours but `aggregation`.
+
+    Networks that are no SAN have none to begin with, and are given back.
+    """
     return PortableSAN(network) if isinstance(network, SAN) else network
 
 
@@ -57,43 +60,36 @@ class PortableBottleneck(nn.Module):
             weights = pairwise_weights(self.sam, query, key)
         else:
             weights = patchwise_weights(self.sam, query, key)
-        attended = aggregated(value, weights, self.sam.kernel_size)
+        attended = ops.aggregation(value, weights, self.sam.kernel_size)
         return x + self.conv(F.relu(self.bn2(attended)))
 
 
 def pairwise_weights(attention: PairwiseAttention, query: Tensor, key: Tensor) -> Tensor:
-    """[N, G, K * K, P]."""
+    """[N, K * K, G, H, W]."""
+    height, width = key.shape[2:]
     place = attention.conv_p(coordinates(key, key.dtype))  # [1, 2, H, W]
     keys = footprints(key, attention.kernel_size)  # [N, R, K * K, P]
     compared = PAIRWISE[attention.relation].compare(centres(query).expand_as(keys), keys)
     moved = centres(place) - footprints(place, attention.kernel_size)
     relation = torch.cat([compared, moved.expand(query.shape[0], -1, -1, -1)], 1)
-    return attention.conv_w(relation).softmax(2)
+    weights: Tensor = attention.conv_w(relation).softmax(2)  # [N, G, K * K, P]
+    return weights.reshape(-1, *weights.shape[1:3], height, width).transpose(1, 2)
 
 
 def patchwise_weights(attention: Attention, query: Tensor, key: Tensor) -> Tensor:
-    """[N, G, K * K, P]."""
+    """[N, K * K, G, H, W]."""
     height, width = key.shape[2:]
-    keys = footprints(key, attention.kernel_size)  # [N, R, K * K, P]
+    offsets = attention.kernel_size**2
+    relation = footprints(key, attention.kernel_size)  # [N, R, K * K, P]
     if attention.relation in PATCHWISE:
         star = attention.relation == "star-product"
         queries = centres(query) if star else footprints(query, attention.kernel_size)
-        relation = torch.einsum("nrjp,nrkp->njkp", queries, keys)  # [N, 1 or K * K, K * K, P]
-    else:
-        relation = keys
-    relation = relation.reshape(-1, relation.shape[1] * relation.shape[2], height, width)
+        relation = torch.einsum("nrjp,nrkp->njkp", queries, relation)  # [N, 1 or K * K, K * K, P]
+    relation = relation.reshape(-1, relation.shape[1] * offsets, height, width)
     if attention.relation not in PATCHWISE:
         relation = torch.cat([query, relation], 1)
-    weights: Tensor = attention.conv_w(relation)
-    return weights.reshape(-1, weights.shape[1] // keys.shape[2], keys.shape[2], height * width)
-
-
-def aggregated(value: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    """The sum over each footprint of `value` [N, M, H, W], weighted by [N, G, K * K, P]."""
-    channels, height, width = value.shape[1:]
-    shape = channels // weights.shape[1], *weights.shape[1:]
-    around = footprints(value, kernel_size).reshape(-1, *shape)  # [N, M / G, G, K * K, P]
-    return (around * weights.unsqueeze(1)).sum(3).reshape(-1, channels, height, width)
+    weights: Tensor = attention.conv_w(relation)  # [N, G * K * K, H, W]
+    return weights.reshape(-1, weights.shape[1] // offsets, offsets, height, width).transpose(1, 2)
 
 
 def centres(maps: Tensor) -> Tensor:
@@ -113,4 +109,4 @@ def footprints(maps: Tensor, kernel_size: int) -> Tensor:
 def seen(size: int, kernel_size: int) -> Tensor:
     """For each step of the footprint the line that is seen from each line of the map, [K * size]."""
     steps = range(-(kernel_size // 2), kernel_size // 2 + 1)
-    return torch.tensor([reflected(line + step, size) for step in steps for line in range(size)])
+    return torch.tensor([ops.reflected(line + step, size) for step in steps for line in range(size)])

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CARD = "README.md"
 PATIENCE = 15.0
-"""Seconds of a single try after which there is no further one: huggingface_hub itself has asked six times by
-then, in 23 s, where it does that at all."""
+"""Seconds after the first fault, or of a single try, after which there is no further one: huggingface_hub by
+itself asks most things six times, in 5 to 23 s."""
 TOKENS = "https://huggingface.co/settings/tokens"
 LOGIN = f"hf auth login, or set HF_TOKEN to a token that may write: {TOKENS}"
 REFUSALS = {
@@ -119,18 +119,18 @@ class Publisher:
 
     def _ask(self, action: Callable[[], T]) -> T:
         """What the Hub answers; what may pass by itself is asked again, for half a minute."""
-        began, passing = time.monotonic(), False
+        began, first, passing = time.monotonic(), 0.0, False
 
         def asked() -> T:
-            nonlocal passing
+            nonlocal first, passing
             start = time.monotonic()
             try:
                 return action()
             except Exception as fault:  # the errors of its HTTP library and of Xet share no name
                 detail(str(fault))
-                error = self._said(fault)
-                passing = isinstance(error, TransientError)
-                if isinstance(error, TransientError) and time.monotonic() - start > PATIENCE:
+                error, now = self._said(fault), time.monotonic()
+                first, passing = first or now, isinstance(error, TransientError)
+                if isinstance(error, TransientError) and max(now - start, now - first) > PATIENCE:
                     raise error.error from None
                 raise error from None
 
@@ -139,7 +139,8 @@ class Publisher:
         except WeightsError as error:
             if not passing:
                 raise
-            why = f"{error.why.rstrip('.')}, in every try of {duration(time.monotonic() - began)}."
+            tried = duration(time.monotonic() - began)
+            why = f"{error.why.rstrip('.')}, after {tried} of trying."
             raise WeightsError(error.what, why=why, fix=error.fix) from None
 
     def _said(self, fault: Exception) -> TransientError | WeightsError:

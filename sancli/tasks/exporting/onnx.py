@@ -1,6 +1,6 @@
 """One ONNX file for programs that know neither torch nor us, held to what torch answers.
 
-The only file with onnxruntime; the extra `onnx` brings it, and what torch.onnx needs.
+The only file with onnxruntime; the extra `onnx` brings it, and what torch.onnx and `translation` need.
 """
 
 import importlib.util
@@ -97,7 +97,8 @@ def write_onnx(model: Model, target: Path) -> dict[str, Any]:
 
 def inspection(model: Model, target: Path) -> tuple[object, ...]:
     """The command that shows how onnxruntime wants its pictures."""
-    about = f"InferenceSession({str(target)!r}).get_modelmeta().custom_metadata_map['preprocessing']"
+    session = f"InferenceSession({json.dumps(str(target))})"
+    about = f'{session}.get_modelmeta().custom_metadata_map["preprocessing"]'
     return "python", "-c", f"from onnxruntime import *; print({about})"
 
 
@@ -134,6 +135,8 @@ def graph(network: nn.Module, *, side: int, metadata: Mapping[str, Any]) -> byte
         side: Of the images, in pixels.
         metadata: Written into the file, each value as JSON under its name.
     """
+    from sancli.tasks.exporting.translation import aggregation
+
     images = torch.zeros(TRACED, 3, side, side)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's parts to each other
@@ -144,7 +147,9 @@ def graph(network: nn.Module, *, side: int, metadata: Mapping[str, Any]) -> byte
             input_names=[IMAGE],
             output_names=[LOGITS],
             opset_version=OPSET,
+            custom_translation_table={torch.ops.san.aggregation.default: aggregation},
             dynamo=True,
+            optimize=False,  # which would take minutes; onnxruntime does it when it opens the file
             verbose=False,
         )
     assert program is not None
