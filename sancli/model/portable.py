@@ -61,7 +61,8 @@ class PortableBottleneck(nn.Module):
         else:
             weights = patchwise_weights(self.sam, query, key)
         attended = ops.aggregation(value, weights, self.sam.kernel_size)
-        return x + self.conv(F.relu(self.bn2(attended)))
+        added: Tensor = x + self.conv(F.relu(self.bn2(attended)))
+        return added
 
 
 def pairwise_weights(attention: PairwiseAttention, query: Tensor, key: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ of operators for minutes; they are put into the graph as they stand.
 import functools
 from typing import Any
 
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
 from sancli.ops import reflected
+
+op: Any = opset18  # its annotations know tensors alone, not the values of a graph
 
 
 def aggregation(value: Any, weight: Any, kernel_size: int) -> Any:
