@@ -125,6 +125,16 @@ def test_figures_of_the_model_before_go_in_the_same_commit_where_its_card_is_our
     assert len(hub.commits) == 2
 
 
+def test_a_figure_goes_once_where_the_answer_to_the_commit_is_lost(san, hub):
+    curves = Path("runs/birds-001/curves.png")
+    curves.write_bytes(b"curves")
+    san("export", "--push", "ann/birds")
+    curves.unlink()
+    hub.faults["commit"] = ["lost"]
+    assert san("export", "--push", "ann/birds").code == 0
+    assert sorted(hub.files_of("ann/birds")) == FILES
+
+
 def test_a_figure_that_somebody_took_away_is_no_fault(san, hub):
     curves = Path("runs/birds-001/curves.png")
     curves.write_bytes(b"curves")

@@ -17,7 +17,7 @@ from sancli.weights.fetching.retries import TransientError, retrying
 from sancli.weights.fetching.transfer import TRANSIENT
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 
 T = TypeVar("T")
 CARD = "README.md"
@@ -97,11 +97,16 @@ class Publisher:
             there = self._ask(lambda: api.model_info(self.name))
             if self.private:
                 self._check_private(there.private)
-            files = {file.rfilename for file in there.siblings or ()}
-            former = made_before(self._card(api)) if CARD in files else set()
-            removed = sorted(former & files - {path.name for path in folder.iterdir()})
-            self._ask(lambda: api.create_commit(self.name, operations(folder, removed), commit_message=title))
+            former = made_before(self._card(api)) if CARD in files_of(there) else set()
+            removed = sorted(former & files_of(there) - {path.name for path in folder.iterdir()})
+            self._ask(lambda: self._commit(api, folder, removed, title=title))
         return Published(address, removed)
+
+    def _commit(self, api: "HfApi", folder: Path, removed: list[str], *, title: str) -> None:
+        if removed:  # a try before this one may have done it all, and its answer been lost
+            there = files_of(api.model_info(self.name))
+            removed = [name for name in removed if name in there]
+        api.create_commit(self.name, operations(folder, removed), commit_message=title)
 
     def _card(self, api: "HfApi") -> str:
         """The card that is in the repository."""
@@ -160,6 +165,11 @@ class Publisher:
             error = WeightsError(what, why=f"{why} (HTTP {status}{said}).", fix=fix)
             return TransientError(error) if status in TRANSIENT else error
         return unreached(what, fault, fix="check the connection, and run the same command again.")
+
+
+def files_of(repository: "ModelInfo") -> set[str]:
+    """The names of what is in a repository."""
+    return {file.rfilename for file in repository.siblings or ()}
 
 
 def operations(folder: Path, removed: Iterable[str]) -> list["CommitOperationAdd | CommitOperationDelete"]:
