@@ -51,7 +51,8 @@ def learnt(config: TrainConfig, tested: int) -> float:
             session.train_epoch()
             session.progress.epoch, session.progress.step = session.progress.epoch + 1, 0
         if plan.from_scratch:
-            measure_statistics(learner.best_network, session.evaluation_batches(session.statistics_samples()), device=plan.device)
+            batches = session.evaluation_batches(session.statistics_samples())
+            measure_statistics(learner.best_network, batches, device=plan.device)
     samples = drawn(plan.prepared.samples("test"), tested)
     loader = evaluation_loader(samples, plan.preprocessing, batch_size=32, workers=0)
     right = sum(

@@ -2,8 +2,9 @@
 
 usage: python benchmarks/statistics.py DATA OUT.json [options of san train]
 
-Trains once, from scratch, and measures the same weights on val after each epoch in three ways: with running statistics, with
-those of 128 training images in batches drawn by chance, and with those of as many in batches of one class after another.
+Trains once, from scratch, and measures the same weights on val after each epoch in three ways: with running
+statistics, with those of 128 training images in batches drawn by chance, and with those of the same images, one class
+after another.
 """
 
 import copy
@@ -29,8 +30,9 @@ class Compared(session.Session):
     def validate(self) -> dict[str, float]:
         """The figures with running statistics; all three are written down."""
         running = self.figures(self.learner.best_network)
-        chance = self.figures(self.measured(list(self.statistics_samples())))
-        ordered = self.figures(self.measured(sorted(self.statistics_samples(), key=lambda sample: sample.label)))
+        chance = self.figures(self.measured(self.statistics_samples()))
+        by_class = sorted(self.statistics_samples(), key=lambda sample: sample.label)
+        ordered = self.figures(self.measured(by_class))
         named = {"running": running, "by chance": chance, "by class": ordered}
         rows.append({"step": self.steps_done} | {name: shortened(found) for name, found in named.items()})
         return running
@@ -63,4 +65,5 @@ if __name__ == "__main__":
         main()
     finally:
         result = {"program": "benchmarks/statistics.py", "data": Path(data).name, "options": options}
-        Path(out).write_text(json.dumps(result | {"torch": torch.__version__, "epochs": rows}, indent=1) + "\n")
+        result |= {"torch": torch.__version__, "epochs": rows}
+        Path(out).write_text(json.dumps(result, indent=1) + "\n")

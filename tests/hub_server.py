@@ -25,6 +25,8 @@ class Hub(Host):
     """What was uploaded, beside what is served."""
 
     repositories: set[str] = field(default_factory=set)
+    hurried: bool = True
+    """Whether a fault says that the next try may come at once."""
     owners: set[str] = field(default_factory=lambda: {"ann"})
     """Whom the token may write for."""
     stored: dict[str, bytes] = field(default_factory=dict)
@@ -74,7 +76,8 @@ class Uploads(Answers):
         self.served.tokens.append((step, self.headers.get("Authorization")))
         fault = self.served.faults[step].pop(0) if self.served.faults[step] else ""
         if fault.isdigit():
-            self.say(int(fault), b'{"error": "so it is"}', "application/json", Retry_After="0")
+            hurry = {"Retry_After": "0"} if self.served.hurried else {}
+            self.say(int(fault), b'{"error": "so it is"}', "application/json", **hurry)
         elif fault == "cut":
             self.close_connection = True  # without a word
         elif fault == "page":
@@ -163,6 +166,8 @@ class Uploads(Answers):
             elif entry["key"] == "file":
                 content = base64.b64decode(value["content"])
                 self.served.files[f"/{repository}/{value['path']}"] = content
+            elif entry["key"] == "deletedFile":
+                del self.served.files[f"/{repository}/{value['path']}"]
             else:
                 self.served.files[f"/{repository}/{value['path']}"] = self.served.stored[value["oid"]]
         address = self.served.url(f"/{repository}/commit/{COMMIT}")

@@ -3,6 +3,10 @@
 import getpass
 import json
 import os
+import pickletools
+import shlex
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +18,10 @@ import yaml
 from small_run import CLASSES, PREPROCESSING, draw
 from test_golden import FILE, check
 
+import sancli
 from sancli import load, model, weights
 from sancli.config import ExportConfig
+from sancli.config.export import SUFFIXES
 from sancli.errors import WeightsError
 from sancli.runs import Model, ModelInfo, Run, open_file
 from sancli.tasks.export import FORMATS
@@ -79,6 +85,7 @@ def same_answers(one, other):
 
 def test_every_format_is_known_to_the_settings_and_has_its_function():
     assert {*FORMATS, "hub"} == set(ExportConfig.FORMATS)
+    assert FORMATS.keys() == SUFFIXES.keys()
 
 
 def test_without_an_option_the_newest_run_becomes_one_file_that_predicts_the_same(san, birds):
@@ -138,9 +145,10 @@ def test_nothing_of_this_machine_is_in_what_is_exported(san, birds):
         str(Path.cwd()).encode(),
         b"/home/ann",
         f"/{getpass.getuser()}/".encode(),
+        *(str(path).encode() for path in (Path(sys.prefix), Path(sancli.__file__).parent)),
     ]
     written = [path for path in Path().rglob("*") if path.is_file() and "runs" not in path.parts]
-    assert len(written) == 9  # the photo is one of them; two forms share their description
+    assert len(written) == 10  # the photo is one of them; three forms share their description
     for path in written:
         content = path.read_bytes()
         assert not [word for word in private if word in content], path
@@ -165,6 +173,31 @@ def test_the_authors_form_is_read_by_plain_torch_and_loads_strictly(san, birds):
     assert training.same(dict(network.module.state_dict()), weights.read(birds.weights))
     assert training.same(weights.read(Path("birds-001.pth")), weights.read(birds.weights))
     assert json.loads(Path("birds-001.json").read_text())["classes"] == list(CLASSES)
+
+
+def test_the_authors_form_is_that_of_a_torch_of_their_time(san, birds):
+    san("export", "--format", "authors")
+    assert not zipfile.is_zipfile("birds-001.pth")  # read since torch 1.6; their code is of 1.2
+    with Path("birds-001.pth").open("rb") as file:  # magic number, version, system, content, storages
+        pickles = [list(pickletools.genops(file)) for _ in range(5)]
+    assert pickles[0][1][1] == 0x1950A86A20F9469CFC6C
+    called = {text for code, text, _ in pickles[3] if code.name in ("GLOBAL", "STACK_GLOBAL")}
+    assert called <= {
+        *("collections OrderedDict", "torch._utils _rebuild_tensor_v2"),
+        *("torch FloatStorage", "torch LongStorage"),
+    }
+
+
+def test_the_next_command_is_the_authors_own_and_their_other_view_is_said(san, birds):
+    done = san("export", "--format", "authors", "-o", "x.pth")
+    assert "Their tool/test.py shows it the middle 224 of 256 px, not 32 px" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    words = shlex.split(last.removeprefix("Next: "))
+    assert words[:4] == ["python", "-m", "tool.test", "--config"]
+    assert words[4] == "config/imagenet/imagenet_san10_patchwise.yaml"
+    options = dict(zip(words[5::2], words[6::2], strict=True))
+    assert options["classes"] == "3"
+    assert Path(options["model_path"]) == Path("x.pth").absolute()
 
 
 @pytest.mark.parametrize(

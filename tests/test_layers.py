@@ -23,6 +23,8 @@ MAY_IMPORT = {
 ONLY_IN = {  # a heavy or fickle library has one door
     "cupy": ("ops/cuda/loader.py",),
     "imagehash": ("data/preparation/near.py",),
+    "onnxruntime": ("tasks/exporting/onnx.py",),
+    "onnxscript": ("tasks/exporting/translation.py",),
     "PIL": (
         "data/images.py",
         "data/modes.py",

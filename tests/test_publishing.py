@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from sancli.runs import ModelInfo, Run
 from sancli.weights.fetching import retries
 from sancli.weights.publishing import Publisher
 
+PAUSES = retries.PAUSES
 FILES = ["README.md", "model.json", "model.safetensors"]
 
 
@@ -102,6 +105,46 @@ def test_pushed_again_it_is_a_new_commit_beside_files_of_others(san, hub):
     assert len(hub.commits) == 2  # nothing has changed
 
 
+@pytest.mark.parametrize(
+    "edit", [lambda card: card, lambda card: card.replace("library_name: sancli", "library_name: timm")]
+)
+def test_figures_of_the_model_before_go_in_the_same_commit_where_its_card_is_ours(san, hub, edit):
+    curves = Path("runs/birds-001/curves.png")
+    curves.write_bytes(b"curves")
+    san("export", "--push", "ann/birds")
+    card = hub.files_of("ann/birds")["README.md"].decode()
+    hub.files["/ann/birds/README.md"] = edit(card).encode()
+    hub.files |= {"/ann/birds/photo.png": b"mine", "/ann/birds/confusion_matrix.png": b"not on the card"}
+    curves.unlink()
+    done = san("export", "--push", "ann/birds", "--json")
+    ours = edit(card) == card
+    assert json.loads(done.stdout)["removed"] == (["curves.png"] if ours else [])
+    assert ("Removed there: curves.png" in done.stderr) == ours
+    assert ("curves.png" in hub.files_of("ann/birds")) != ours
+    assert {"photo.png", "confusion_matrix.png"} < set(hub.files_of("ann/birds"))
+    assert len(hub.commits) == 2
+
+
+def test_a_figure_goes_once_where_the_answer_to_the_commit_is_lost(san, hub):
+    curves = Path("runs/birds-001/curves.png")
+    curves.write_bytes(b"curves")
+    san("export", "--push", "ann/birds")
+    curves.unlink()
+    hub.faults["commit"] = ["lost"]
+    assert san("export", "--push", "ann/birds").code == 0
+    assert sorted(hub.files_of("ann/birds")) == FILES
+
+
+def test_a_figure_that_somebody_took_away_is_no_fault(san, hub):
+    curves = Path("runs/birds-001/curves.png")
+    curves.write_bytes(b"curves")
+    san("export", "--push", "ann/birds")
+    curves.unlink()
+    del hub.files["/ann/birds/curves.png"]
+    assert san("export", "--push", "ann/birds").code == 0
+    assert sorted(hub.files_of("ann/birds")) == FILES
+
+
 def test_a_private_repository_is_private_before_anything_is_in_it(san, hub):
     done = san("export", "--push", "ann/birds", "--private")
     assert done.code == 0, done.stderr
@@ -148,14 +191,14 @@ def test_what_passes_by_itself_is_tried_again(san, hub, step, faults):
         ("create", "403", "may not write there (HTTP 403: so it is)"),
         ("create", "404", "there is no such owner or repository"),
         ("create", "page", "the Hub was not understood"),
-        ("create", "500", "the Hub refuses it (HTTP 500"),
+        ("create", "500", "the Hub is out of order (HTTP 500: so it is), after"),
         ("create", "cut", "the Hub was not reached"),
         ("preupload", "403", "may not write there"),
         ("preupload", "404", "there is no such owner or repository"),
         ("store", "403", "may not write there"),
         ("store", "cut", "the Hub was not reached"),
         ("commit", "401", "does not accept the token"),
-        ("commit", "500", "the Hub refuses it (HTTP 500"),
+        ("commit", "500", "the Hub is out of order (HTTP 500: so it is), after"),
     ],
 )
 def test_what_the_hub_refuses_is_said_and_nothing_is_there_in_part(san, hub, step, fault, says):
@@ -168,6 +211,23 @@ def test_what_the_hub_refuses_is_said_and_nothing_is_there_in_part(san, hub, ste
     assert len(done.stderr[done.stderr.index("Error:") :].splitlines()) <= 6
     assert TOKEN not in done.stderr
     assert hub.files_of("ann/birds") == {}
+
+
+@pytest.mark.parametrize(
+    ("step", "hurried"),
+    [("create", True), ("preupload", True), ("store", True), ("commit", True), ("commit", False)],
+)
+def test_a_hub_that_stays_out_of_order_is_given_up_after_half_a_minute(san, hub, monkeypatch, step, hurried):
+    slept, monotonic = [], time.monotonic
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + sum(slept))
+    monkeypatch.setattr(retries, "PAUSES", PAUSES)
+    hub.faults[step], hub.hurried = ["500"] * 40, hurried
+    done = san("export", "--push", "ann/birds")
+    assert done.code == 4
+    assert 10 < sum(slept) < 35
+    assert re.search(r"\(HTTP 500: so it is\), after (1|2|3)\d s of trying", done.stderr), done.stderr
+    assert hub.steps.count(step) >= 5
 
 
 def test_a_namespace_of_others_is_refused_in_the_hubs_words(san, hub):

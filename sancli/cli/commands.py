@@ -455,7 +455,7 @@ def export(
     format: Annotated[  # noqa: A002 -- the option's name
         str | None,
         typer.Option(
-            help=f"{', '.join(ExportConfig.FORMATS)}. Default: safetensors; hub with --push.",
+            help=f"{', '.join(ExportConfig.FORMATS)}. Default: as -o ends, or safetensors; hub with --push.",
             autocompletion=one_of(*ExportConfig.FORMATS),
         ),
     ] = None,

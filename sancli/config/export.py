@@ -7,7 +7,9 @@ from sancli.config.base import Config
 from sancli.config.download_weights import is_repository
 from sancli.errors import UsageError, check_choice
 
-SAFETENSORS, HUB, AUTHORS = "safetensors", "hub", "authors"
+SAFETENSORS, HUB, AUTHORS, ONNX = "safetensors", "hub", "authors", "onnx"
+SUFFIXES = {SAFETENSORS: ".safetensors", AUTHORS: ".pth", ONNX: ".onnx"}
+"""Of the formats that are one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class ExportConfig(Config):
     model: str | None = None
     """A run's folder, a file or a published name. None: the newest run."""
     format: str | None = None
-    """None: hub with --push, else safetensors."""
+    """None: hub with --push, else what the ending of the output says, else safetensors."""
     output: Path | None = None
     """None: the model's name in the current folder; with --push nothing is kept here."""
     push: str | None = None
@@ -27,7 +29,7 @@ class ExportConfig(Config):
     """As the Hub names it, for the model card. None: MIT for the authors' networks, else unknown."""
     force: bool = False
 
-    FORMATS = (SAFETENSORS, HUB, AUTHORS)
+    FORMATS = (SAFETENSORS, HUB, AUTHORS, ONNX)
 
     def __post_init__(self) -> None:
         """Refuses an unknown format, a repository that cannot be, and options without a use."""
@@ -61,4 +63,7 @@ class ExportConfig(Config):
     @property
     def form(self) -> str:
         """The format that is written."""
-        return self.format or (HUB if self.push else SAFETENSORS)
+        if self.format or self.push:
+            return self.format or HUB
+        ending = self.output.suffix if self.output else ""
+        return next((form for form, suffix in SUFFIXES.items() if suffix == ending), SAFETENSORS)

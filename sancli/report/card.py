@@ -15,7 +15,7 @@ FIGURES = {
     "macro_f1": "Macro F1",
     "ece": "Expected calibration error",
 }
-TASK = "image-classification"
+TASK, LIBRARY = "image-classification", "sancli"
 HUB_METRICS = {"top1": "accuracy", "top5": "accuracy", "macro_f1": "f1"}
 """Those of our figures that the Hub has a name for."""
 MOST_CLASSES, MOST_PAIRS = 100, 5
@@ -46,13 +46,24 @@ def write_card(
         "" if license is None else front_matter(info, evaluation, license=license),
         head(info),
         figures(info["metrics"] if evaluation is None else evaluation),
-        "\n".join(f"![{Path(name).stem}]({name})" for name in pictures),
+        "\n".join(map(shown, pictures)),
         usage(info, repository),
         data(info),
         classes(info["classes"]),
         table("Conditions", {**(conditions or {}), **info["versions"]}),
     ]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def shown(picture: str) -> str:
+    """The line that shows a figure."""
+    return f"![{Path(picture).stem}]({picture})"
+
+
+def shows(card: str, picture: str) -> bool:
+    """Whether a card is one of ours for the Hub, and shows this figure."""
+    lines = card.splitlines()
+    return f"library_name: {LIBRARY}" in lines and shown(picture) in lines
 
 
 def front_matter(
@@ -82,7 +93,7 @@ def front_matter(
     ]
     card = ModelCardData(
         license=license,
-        library_name="sancli",
+        library_name=LIBRARY,
         pipeline_tag=TASK,
         tags=["image-classification", "self-attention", info["arch"]],
         model_name=info["name"],

@@ -241,6 +241,12 @@ def _embedded_info(path: Path) -> ModelInfo | None:
             why="its weights are those of the last step, not the best ones, and its classes stand beside it.",
             fix=f"--model {path.parent} takes the best weights of that run.",
         )
+    if path.suffix == ".onnx":
+        raise WeightsError(
+            f"{path} is for other programs.",
+            why="san runs its networks in torch, not from ONNX files.",
+            fix="--model takes the run that it was exported from, or another export of it.",
+        )
     text = weights.read_info(path)
     if text is None:
         return None

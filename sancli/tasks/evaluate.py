@@ -71,7 +71,7 @@ def data_of(model: Model, folder: Path | None) -> Prepared:
         DataError: None was named, and the model's own is not known or not there.
     """
     if folder is None:
-        folder = _own_data(model)
+        folder = own_data(model)
         manifest = (folder / MANIFEST).read_bytes()
         if hashlib.sha256(manifest).hexdigest() != model.info.data.get("sha256"):
             console.warn(f"{folder} is not what this model was trained on: it was prepared anew since.")
@@ -80,7 +80,12 @@ def data_of(model: Model, folder: Path | None) -> Prepared:
     return prepared
 
 
-def _own_data(model: Model) -> Path:
+def own_data(model: Model) -> Path:
+    """The prepared folder that a model was trained on.
+
+    Raises:
+        DataError: It is not known or not there.
+    """
     known, sha256 = model.info.data.get("path"), model.info.data.get("sha256")
     if known is not None and Path(known, MANIFEST).is_file():
         folder, here = Path(known), Path.cwd()

@@ -4,16 +4,18 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sancli import console
 from sancli.config import ExportConfig
-from sancli.config.export import AUTHORS, HUB, SAFETENSORS
+from sancli.config.export import AUTHORS, HUB, ONNX, SAFETENSORS, SUFFIXES
 from sancli.errors import UsageError
 from sancli.files import storage_errors
 from sancli.runs import Model, open_model
-from sancli.tasks.exporting.authors import write_authors
+from sancli.tasks.exporting.authors import their_test, write_authors
 from sancli.tasks.exporting.description import described_in, file_name, is_described
-from sancli.tasks.exporting.hub import UNKNOWN, check_replaceable, known_license, write_hub
+from sancli.tasks.exporting.hub import UNKNOWN, check_replaceable, known_license, made_before, write_hub
+from sancli.tasks.exporting.onnx import check_packages, inspection, write_onnx
 from sancli.tasks.exporting.safetensors import write_safetensors
 from sancli.weights.publishing import Publisher
 
@@ -22,14 +24,21 @@ from sancli.weights.publishing import Publisher
 class FileFormat:
     """A form that is one file, with its description beside it."""
 
-    suffix: str
-    write: Callable[[Model, Path], list[Path]]
-    """Writes the model there, and gives the paths of what it wrote."""
+    write: Callable[[Model, Path], dict[str, Any]]
+    """Writes the model there, and gives what --json says of it beside the paths."""
+    use: Callable[[Model, Path], tuple[object, ...]]
+    """The next command, which uses it."""
+
+
+def prediction(model: Model, target: Path) -> tuple[object, ...]:
+    """The command that asks it about a photo."""
+    return "san", "predict", "photo.jpg", "--model", target
 
 
 FORMATS = {
-    SAFETENSORS: FileFormat(".safetensors", write_safetensors),
-    AUTHORS: FileFormat(".pth", write_authors),
+    SAFETENSORS: FileFormat(write_safetensors, prediction),
+    AUTHORS: FileFormat(write_authors, their_test),
+    ONNX: FileFormat(write_onnx, inspection),
 }
 """All but the folder of the Hub."""
 
@@ -43,6 +52,8 @@ def run(config: ExportConfig) -> None:
         StorageError: No space, or a place that cannot be written.
     """
     publisher = Publisher.ready(config.push, private=config.private) if config.push else None
+    if config.form == ONNX:
+        check_packages()
     model = open_model(config.model)
     if config.form != HUB:
         export_file(model, config)
@@ -57,24 +68,23 @@ def run(config: ExportConfig) -> None:
 
 def export_file(model: Model, config: ExportConfig) -> None:
     """Writes a form that is one file."""
-    form = FORMATS[config.form]
-    target = target_of(model, config, form.suffix)
-    if target.suffix != form.suffix:
+    form, suffix = FORMATS[config.form], SUFFIXES[config.form]
+    target = target_of(model, config, suffix)
+    if target.suffix != suffix:
         raise UsageError(
             f"-o {target} does not fit --format {config.form}.",
-            why=f"its files end in {form.suffix}.",
-            fix=f"-o {target.with_suffix(form.suffix)}",
+            why=f"its files end in {suffix}.",
+            fix=f"-o {target.with_suffix(suffix)}",
         )
+    beside = described_in(target)
     check_free(target, model, force=config.force)
     if not is_described(target, model.info):  # two forms of one model may share the description beside them
-        check_free(described_in(target), model, force=config.force)
-    paths = form.write(model, target)
-    console.say(
-        f"Wrote {target} ({console.size(target.stat().st_size)}); its classes stand in {paths[1]} too"
-    )
-    console.emit({"command": "export", "format": config.form, "files": [str(path) for path in paths]})
-    if config.form == SAFETENSORS:
-        console.next_command("san", "predict", "photo.jpg", "--model", target)
+        check_free(beside, model, force=config.force)
+    facts = form.write(model, target)
+    console.say(f"Wrote {target} ({console.size(target.stat().st_size)}); its classes stand in {beside} too")
+    files = [str(target), str(beside)]
+    console.emit({"command": "export", "format": config.form, "files": files, **facts})
+    console.next_command(*form.use(model, target))
 
 
 def export_folder(model: Model, publisher: Publisher | None, config: ExportConfig) -> None:
@@ -90,18 +100,20 @@ def export_folder(model: Model, publisher: Publisher | None, config: ExportConfi
         return
     tell_license(model, config)
     console.emit({"command": "export", "format": HUB, "files": [str(path) for path in paths]})
-    console.next_command("san", "predict", "photo.jpg", "--model", target)
+    console.next_command(*prediction(model, target))
 
 
 def publish(folder: Path, publisher: Publisher, model: Model, config: ExportConfig) -> None:
     """Puts the folder on the Hub, and says where it is now."""
     tell_license(model, config)
     files = sorted(path.name for path in folder.iterdir())
-    address = publisher.publish(folder, title=f"{model.info.name}, {model.info.arch}")
+    title = f"{model.info.name}, {model.info.arch}"
+    address, removed = publisher.publish(folder, title=title, made_before=made_before)
     console.say(f"Published {config.push}{' (private)' if config.private else ''}: {address}")
-    console.emit(
-        {"command": "export", "format": HUB, "repository": config.push, "address": address, "files": files}
-    )
+    if removed:
+        console.say(f"Removed there: {', '.join(removed)}, of the model before; this one has none")
+    published = {"repository": config.push, "address": address, "files": files, "removed": removed}
+    console.emit({"command": "export", "format": HUB, **published})
     console.next_command("san", "download-weights", config.push)
 
 

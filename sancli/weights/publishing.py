@@ -1,20 +1,29 @@
 """A folder on this disk -> a repository of the Hugging Face Hub, through huggingface_hub."""
 
 import logging
+import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
-from sancli.console import busy, detail
+from sancli.console import busy, detail, duration
 from sancli.errors import WeightsError
 from sancli.weights.fetching.hub import unreached
 from sancli.weights.fetching.retries import TransientError, retrying
 from sancli.weights.fetching.transfer import TRANSIENT
 
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+
 T = TypeVar("T")
+CARD = "README.md"
+PATIENCE = 15.0
+"""Seconds after the first fault, or of a single try, after which there is no further one: huggingface_hub by
+itself asks most things six times, in 5 to 23 s."""
 TOKENS = "https://huggingface.co/settings/tokens"
 LOGIN = f"hf auth login, or set HF_TOKEN to a token that may write: {TOKENS}"
 REFUSALS = {
@@ -27,6 +36,14 @@ REFUSALS = {
     404: ("there is no such owner or repository, or the token may not see it", "check OWNER/NAME."),
     413: ("a file is too large for the Hub", "export it with -o, and upload it with hf upload."),
 }
+
+
+class Published(NamedTuple):
+    """What has become of a folder on the Hub."""
+
+    address: str
+    removed: list[str]
+    """Files of an earlier export that were taken away, because this one has none of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +75,13 @@ class Publisher:
             raise WeightsError(what, why="there is no token for the Hugging Face Hub here.", fix=LOGIN)
         return cls(name=name, private=private, token=token)
 
-    def publish(self, folder: Path, *, title: str) -> str:
+    def publish(self, folder: Path, *, title: str, made_before: Callable[[str], set[str]]) -> Published:
         """Makes the repository, where there is none, and puts the files of the folder there in one commit.
 
         Args:
-            folder: Its files go to the top of the repository; other files there stay.
+            folder: Its files go to the top of the repository; files of others there stay.
             title: Of the commit.
-
-        Returns:
-            The address of the repository.
+            made_before: From the card that is there to the files that an earlier export put beside it.
 
         Raises:
             WeightsError: The Hub refuses it or does not answer.
@@ -79,10 +94,25 @@ class Publisher:
             address = self._ask(
                 lambda: str(api.create_repo(self.name, exist_ok=True, private=self.private or None))
             )
+            there = self._ask(lambda: api.model_info(self.name))
             if self.private:
-                self._check_private(self._ask(lambda: api.model_info(self.name)).private)
-            self._ask(lambda: api.upload_folder(repo_id=self.name, folder_path=folder, commit_message=title))
-        return address
+                self._check_private(there.private)
+            former = made_before(self._card(api)) if CARD in files_of(there) else set()
+            removed = sorted(former & files_of(there) - {path.name for path in folder.iterdir()})
+            self._ask(lambda: self._commit(api, folder, removed, title=title))
+        return Published(address, removed)
+
+    def _commit(self, api: "HfApi", folder: Path, removed: list[str], *, title: str) -> None:
+        if removed:  # a try before this one may have done it all, and its answer been lost
+            there = files_of(api.model_info(self.name))
+            removed = [name for name in removed if name in there]
+        api.create_commit(self.name, operations(folder, removed), commit_message=title)
+
+    def _card(self, api: "HfApi") -> str:
+        """The card that is in the repository."""
+        with tempfile.TemporaryDirectory() as place:
+            path = self._ask(lambda: api.hf_hub_download(self.name, CARD, local_dir=place))
+            return Path(path).read_text(encoding="utf-8", errors="replace")
 
     def _check_private(self, private: bool | None) -> None:
         if not private:
@@ -93,16 +123,30 @@ class Publisher:
             )
 
     def _ask(self, action: Callable[[], T]) -> T:
-        """What the Hub answers; what may pass by itself is asked again."""
+        """What the Hub answers; what may pass by itself is asked again, for half a minute."""
+        began, first, passing = time.monotonic(), 0.0, False
 
         def asked() -> T:
+            nonlocal first, passing
+            start = time.monotonic()
             try:
                 return action()
             except Exception as fault:  # the errors of its HTTP library and of Xet share no name
                 detail(str(fault))
-                raise self._said(fault) from None
+                error, now = self._said(fault), time.monotonic()
+                first, passing = first or now, isinstance(error, TransientError)
+                if isinstance(error, TransientError) and max(now - start, now - first) > PATIENCE:
+                    raise error.error from None
+                raise error from None
 
-        return retrying(asked)
+        try:
+            return retrying(asked)
+        except WeightsError as error:
+            if not passing:
+                raise
+            tried = duration(time.monotonic() - began)
+            why = f"{error.why.rstrip('.')}, after {tried} of trying."
+            raise WeightsError(error.what, why=why, fix=error.fix) from None
 
     def _said(self, fault: Exception) -> TransientError | WeightsError:
         """The Hub's answer as our error; one that may pass by itself is to be tried again."""
@@ -115,11 +159,28 @@ class Publisher:
             return WeightsError(what, why="HF_HUB_OFFLINE is set.", fix="unset it, or leave --push out.")
         if isinstance(fault, faults.HfHubHTTPError):
             status, words = fault.response.status_code, str(fault.server_message or "").strip()
-            why, fix = REFUSALS.get(status, ("the Hub refuses it", "check https://status.huggingface.co"))
+            kind = "the Hub is out of order" if status >= 500 else "the Hub refuses it"
+            why, fix = REFUSALS.get(status, (kind, "look at https://status.huggingface.co"))
             said = f": {' '.join(words.split())[:160]}" if words else ""
             error = WeightsError(what, why=f"{why} (HTTP {status}{said}).", fix=fix)
             return TransientError(error) if status in TRANSIENT else error
         return unreached(what, fault, fix="check the connection, and run the same command again.")
+
+
+def files_of(repository: "ModelInfo") -> set[str]:
+    """The names of what is in a repository."""
+    return {file.rfilename for file in repository.siblings or ()}
+
+
+def operations(folder: Path, removed: Iterable[str]) -> list["CommitOperationAdd | CommitOperationDelete"]:
+    """What a commit is to do, made anew for each try: they remember what became of them."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    files = sorted(folder.iterdir())
+    return [
+        *(CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in files),
+        *(CommitOperationDelete(path_in_repo=name) for name in removed),
+    ]
 
 
 @contextmanager

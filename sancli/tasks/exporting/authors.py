@@ -2,20 +2,25 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sancli import console
 from sancli.config import RELATIONS
+from sancli.data.preprocessing import Preprocessing
 from sancli.errors import WeightsError
 from sancli.files import replacing
 from sancli.runs import Model, ModelInfo
 from sancli.tasks.exporting.description import write_beside
 
+THEIR_VIEW = Preprocessing(image_size=224, crop_share=0.875)
+"""What their tool/test.py shows a network, whatever it learnt from."""
 PREFIX = "module."
 """Their tool/test.py loads into nn.DataParallel, which puts it before every name."""
 
 
-def write_authors(model: Model, target: Path) -> list[Path]:
+def write_authors(model: Model, target: Path) -> dict[str, Any]:
     """Writes what their tool/test.py reads and, beside it, the classes, for which their form has no place.
 
     Raises:
@@ -25,10 +30,25 @@ def write_authors(model: Model, target: Path) -> list[Path]:
     _check_known(model.info)
     state = {f"{PREFIX}{name}": value for name, value in model.network.state_dict().items()}
     file = io.BytesIO()
-    torch.save({"epoch": model.info.epoch, "state_dict": state}, file)
+    # torch before 1.6, on which their code stands, knows the older form alone
+    torch.save({"epoch": model.info.epoch, "state_dict": state}, file, _use_new_zipfile_serialization=False)
     with replacing(target) as partial:  # from memory: onto a full disk, torch's own writer hides the reason
         partial.write_bytes(file.getvalue())
-    return [target, write_beside(target, model.info)]
+    write_beside(target, model.info)
+    view = model.info.preprocessing
+    if view != THEIR_VIEW:
+        seen = f"{view.image_size} px, {view.crop}{', equalized' if view.equalize else ''}"
+        console.say(f"Their tool/test.py shows it the middle 224 of 256 px, not {seen}: figures will differ")
+    return {}
+
+
+def their_test(model: Model, target: Path) -> tuple[object, ...]:
+    """The command that measures it, in a checkout of their code: on the val folder of prepared data."""
+    info = model.info
+    config = f"config/imagenet/imagenet_{info.arch}_{info.attention}.yaml"
+    data = "data_root", info.data.get("path") or "DATA", "classes", len(info.classes)
+    places = "model_path", target.absolute(), "save_path", "."  # the latter need only exist
+    return "python", "-m", "tool.test", "--config", config, *data, *places
 
 
 def _check_known(info: ModelInfo) -> None:

@@ -24,15 +24,13 @@ def plain(info: ModelInfo) -> dict[str, Any]:
     return dict(json.loads(json.dumps(shareable(info).to_dict())))
 
 
-def write_beside(target: Path, info: ModelInfo) -> Path:
+def write_beside(target: Path, info: ModelInfo) -> None:
     """Writes classes and preprocessing as JSON beside a file, for people and for other programs.
 
     Raises:
         StorageError: The place cannot be written.
     """
-    path = described_in(target)
-    write_json(path, plain(info))
-    return path
+    write_json(described_in(target), plain(info))
 
 
 def described_in(target: Path) -> Path:

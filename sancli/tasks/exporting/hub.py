@@ -12,7 +12,7 @@ from sancli import weights
 from sancli.errors import UsageError
 from sancli.files import new_folder, storage_errors, write_json
 from sancli.model.zoo import PUBLISHED
-from sancli.report.card import write_card
+from sancli.report.card import shows, write_card
 from sancli.runs import Model, Run
 from sancli.tasks.exporting.description import shareable
 
@@ -91,6 +91,11 @@ def check_replaceable(folder: Path) -> None:
     raise UsageError(
         f"{folder} is not replaced, not even with --force.", why=why, fix="name another folder with -o."
     )
+
+
+def made_before(card: str) -> set[str]:
+    """The figures that an earlier export put beside its card: only those that the card shows."""
+    return {name for name in (CURVES, MATRIX) if shows(card, name)}
 
 
 def known_license(model: Model) -> str:
