@@ -127,7 +127,7 @@ def test_what_the_next_command_shows_is_the_preprocessing(exported, capsys, monk
 @pytest.mark.parametrize(
     ("size", "share", "within"), [((36, 36), 1.0, 1e-4), ((40, 36), 1.0, 0.01), ((78, 104), 0.875, 1e-3)]
 )
-def test_the_readmes_lines_answer_as_san_predict_does(exported, here, san, capsys, size, share, within):
+def test_the_pages_lines_answer_as_san_predict_does(exported, here, san, capsys, size, share, within):
     texts = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (lines,) = (text for text in texts if "onnxruntime" in text)
     run = run_with(exported, here / "runs/cropped-001", crop_share=share)
