@@ -4,6 +4,21 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+GIVEN = (
+    "Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1, "
+    "Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2, "
+    "int kernel_size"
+)
+"""Given in an operator's schema."""
+GIVEN_BACK = (
+    "Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1, "
+    "Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2, "
+    "Tensor bias2, Tensor kept, int kernel_size"
+)
+"""GivenBack."""
+USED = "Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor var2_used"
+"""The statistics that an operator gives back."""
+
 
 class Given(NamedTuple):
     """What an attention operator is given behind its maps, in the order of its schema."""

@@ -5,6 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NORM = "Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps"
+"""A Norm in an operator's schema."""
+KNOWN = "Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps"
+"""An Affine."""
+
 
 class Norm(NamedTuple):
     """What an operator is told of one BatchNorm; tensors are [C].
