@@ -30,7 +30,7 @@ def fits(hidden: Tensor, value: Tensor, kernel_size: int) -> bool:
         return False
     return (
         kernel_size > 1
-        and kernel_size % 2
+        and kernel_size % 2 == 1
         and max(_shared(groups, kernel_size)) <= loader.shared_limit(value.device)
     )
 
