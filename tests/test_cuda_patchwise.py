@@ -209,6 +209,7 @@ def test_weights_never_in_memory_are_those_in_memory(emulated, way, shape, dtype
     assert_near(attended(way, shape, dtype), attended(apart, shape, dtype, torch.float64), SHARE[dtype])
 
 
+@slow
 def test_the_products_of_older_cards_are_the_same(emulated):
     """Of sm_75, which has only half of a product's depth at a time."""
     case = (1, 16, 8, 0, 5, 6, 3), torch.float16
@@ -246,6 +247,17 @@ def test_cards_without_bfloat16_products_take_the_ordinary_units(emulated, monke
     monkeypatch.setattr(loader, "capability", lambda device: (7, 5))
     assert generation.choose(torch.empty(1, 16, 9, 9, dtype=torch.bfloat16), 8, 7) is tiled
     assert generation.choose(torch.empty(1, 16, 9, 9, dtype=torch.float16), 8, 7) is mma
+
+
+def test_footprints_that_the_fast_kernels_do_not_know_are_left_to_the_others(emulated, monkeypatch):
+    monkeypatch.setattr(loader, "shared_limit", lambda device: 227 << 10)
+    key, hidden, value = (torch.empty(1, planes, 40, 40, dtype=torch.bfloat16) for planes in (16, 8, 64))
+    assert generation.choose(key, 8, 31) is mma
+    assert generation.choose(key, 8, 33) is not mma  # a warp for each of its columns is more than a block has
+    assert attend.choose(hidden, value, 5) is fused
+    assert (
+        attend.choose(hidden, value, 4) is apart
+    )  # offsets are taken in pairs, of an even number and one more
 
 
 def generate_only():
