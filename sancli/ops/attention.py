@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sancli.ops.norm import Affine, Norm
+
 GIVEN = (
     "Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1, "
     "Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2, "
@@ -38,6 +40,14 @@ class Given(NamedTuple):
     bias2: Tensor
     kernel_size: int
 
+    @property
+    def norms(self) -> tuple[Norm, Norm]:
+        """Both."""
+        return (
+            Norm(self.gamma1, self.beta1, self.mean1, self.var1, self.eps1),
+            Norm(self.gamma2, self.beta2, self.mean2, self.var2, self.eps2),
+        )
+
     def parameters(self) -> tuple[Tensor, ...]:
         """Those that get a gradient."""
         return self.gamma1, self.beta1, self.weight1, self.gamma2, self.beta2, self.weight2, self.bias2
@@ -64,6 +74,14 @@ class GivenBack(NamedTuple):
     kept: Tensor
     """Of the forward pass: z of patchwise attention, the log-sum-exp of pairwise."""
     kernel_size: int
+
+    @property
+    def norms(self) -> tuple[Affine, Affine]:
+        """Both."""
+        return (
+            Affine(self.gamma1, self.beta1, self.mean1, self.var1, self.eps1),
+            Affine(self.gamma2, self.beta2, self.mean2, self.var2, self.eps2),
+        )
 
     def parameters(self) -> tuple[Tensor, ...]:
         """Those that get a gradient."""

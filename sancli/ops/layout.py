@@ -54,7 +54,7 @@ def used(gamma: Tensor, statistic: Tensor | None, real: torch.dtype) -> Tensor:
 def with_room(norm: Norm, real: torch.dtype) -> Affine:
     """The norm with the statistics that it uses, as `used` has them."""
     mean, var = (used(norm.gamma, statistic, real) for statistic in (norm.mean, norm.var))
-    return Affine(norm.gamma, norm.beta, mean, var, norm.eps)
+    return norm.known(mean, var)
 
 
 def of_one_type(*maps: Tensor) -> bool:

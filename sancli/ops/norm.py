@@ -23,6 +23,10 @@ class Norm(NamedTuple):
     var: Tensor | None
     eps: float
 
+    def known(self, mean: Tensor, var: Tensor) -> "Affine":
+        """With these statistics."""
+        return Affine(self.gamma, self.beta, mean, var, self.eps)
+
 
 class Affine(NamedTuple):
     """One BatchNorm with the statistics that it uses, all known."""

@@ -29,7 +29,7 @@ def _pairwise_attention_shapes(
         maps(value, *value.shape[1:]),
         *statistics_like(value, len(given.gamma1)),
         *statistics_like(value, len(given.gamma2)),
-        maps(value, len(given.weight2), *value.shape[2:], accumulation_type(value.dtype)),
+        maps(value, len(given.weight2), *value.shape[2:], dtype=accumulation_type(value.dtype)),
     )
 
 

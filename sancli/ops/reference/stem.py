@@ -46,7 +46,7 @@ def stem(image: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Te
     """san::stem."""
     norm = Norm(*given)
     mean, var = statistics(image, weight, norm.mean, norm.var)
-    kernel, bias = folded(weight, Affine(norm.gamma, norm.beta, mean, var, norm.eps), image.dtype)
+    kernel, bias = folded(weight, norm.known(mean, var), image.dtype)
     images = channels_last(image).split(1)  # at full size, all of them would be the largest tensor of all
     y = torch.cat([F.max_pool2d(F.conv2d(one, kernel, bias).relu_(), 2) for one in images])
     return channels_last(y), mean, var

@@ -26,7 +26,7 @@ def statistics(x: Tensor, mean: Tensor | None, var: Tensor | None) -> tuple[Tens
 
 def affine(x: Tensor, norm: Norm) -> Affine:
     """The norm with the statistics that it uses for `x`."""
-    return Affine(norm.gamma, norm.beta, *statistics(x, norm.mean, norm.var), norm.eps)
+    return norm.known(*statistics(x, norm.mean, norm.var))
 
 
 def norm_relu(x: Tensor, norm: Affine) -> Tensor:
