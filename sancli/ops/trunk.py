@@ -13,7 +13,7 @@ from sancli.ops.reference import trunk as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
 
 
-def maps(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+def maps(like: Tensor, channels: int, height: int, width: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """An empty [N, channels, height, width], channels last, of the type of `like` or another."""
     shape, dtype = (like.shape[0], channels, height, width), dtype or like.dtype
     return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
