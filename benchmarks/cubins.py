@@ -47,17 +47,35 @@ def options() -> tuple[str, ...]:
     return *compiling.OPTIONS, *nvrtc.ADDED
 
 
-def kernels(archs: tuple[str, ...], types: tuple[str, ...], only: str = "") -> list[Figures]:
-    """The figures of all kernels, with `type` and `threads`; `shared` is the fixed and the dynamic part."""
+def smallest(launches: list[Any]) -> list[Any]:
+    """Of each kernel the instantiation of the smallest sizes, which compiles fastest."""
+    found: dict[str, tuple[list[int], Any]] = {}
+    for one in launches:
+        name, _, sizes = one.kernel.partition("<")
+        size = [int(number) for number in re.findall(r"\b\d+\b", sizes)]
+        if name not in found or size < found[name][0]:
+            found[name] = size, one
+    return [one for _, one in found.values()]
+
+
+def kernels(
+    archs: tuple[str, ...], types: tuple[str, ...], only: str = "", *, quick: bool = False
+) -> list[Figures]:
+    """The figures of all kernels, with `type` and `threads`; `shared` is the fixed and the dynamic part.
+
+    `quick`: of each kernel at its smallest sizes, without the shares of instructions.
+    """
     from sancli.ops.cuda import loader
 
     jobs = [(arch, dtype) for arch in archs for dtype in types]
     programs, about = [], []
     for (arch, dtype), launches in zip(jobs, nvrtc.in_processes(launched, jobs), strict=True):
-        wanted = {one.kernel: one for one in launches if re.search(only, one.kernel)}
+        chosen = smallest(launches) if quick else launches
+        wanted = {one.kernel: one for one in chosen if re.search(only, one.kernel)}
         for source in sorted({one.source for one in wanted.values()}):
-            names = [name for name, one in wanted.items() if one.source == source]
-            programs += nvrtc.programs(source, loader.text(source), names, arch, options())
+            names = tuple(name for name, one in wanted.items() if one.source == source)
+            whole = nvrtc.Program(source, loader.text(source), names, arch, options(), mix=not quick)
+            programs += nvrtc.programs(whole)
             about += [(dtype, wanted[name]) for name in sorted(names)]
     return [
         row | {"type": dtype, "threads": launch.threads, "shared": row.get("shared", 0) + launch.shared}
@@ -73,7 +91,7 @@ def budget(rows: list[Figures]) -> Budget:
     """What is held to."""
     held: Budget = {}
     for row in rows:
-        mix = {name: round(row["instructions"].get(name, 0), 3) for name in ARITHMETIC}
+        mix = {name: round(row.get("instructions", {}).get(name, 0), 3) for name in ARITHMETIC}
         figures = {key: row[key] for key in ("registers", "stack", "shared")}
         figures |= {name: share for name, share in mix.items() if share}
         held.setdefault(row["arch"], {}).setdefault(row["type"], {})[row["kernel"]] = figures

@@ -56,20 +56,21 @@ class Program:
     """As name expressions: aggregation_forward<float, 7>."""
     arch: str
     options: tuple[str, ...] = ()
+    mix: bool = True
+    """Whether the shares of instructions are wanted: nvdisasm finds them, in as long as NVRTC takes."""
 
     def key(self) -> str:
         """Changes with everything that decides the result."""
-        parts = (self.text, *self.kernels, self.arch, *self.options, version(), FORMAT)
+        read = FORMAT if self.mix else f"{FORMAT} usage"
+        parts = (self.text, *self.kernels, self.arch, *self.options, version(), read)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def programs(
-    name: str, text: str, kernels: Iterable[str], arch: str, options: tuple[str, ...] = ()
-) -> list[Program]:
+def programs(of: Program) -> list[Program]:
     """The kernels of one source, a dozen in a program."""
-    names = sorted(kernels)
+    names = sorted(of.kernels)
     groups = (tuple(names[i : i + TOGETHER]) for i in range(0, len(names), TOGETHER))
-    return [Program(name, text, group, arch, options) for group in groups]
+    return [replace(of, kernels=group) for group in groups]
 
 
 def compile_all(jobs: Iterable[Program]) -> list[Figures]:
@@ -92,7 +93,7 @@ def in_processes(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 
 def figures(job: Program) -> list[Figures]:
-    """Of each kernel of a program: kernel, arch, registers, stack, shared, instructions {name: share}."""
+    """Of each kernel: kernel, arch, registers, stack, shared; if wanted, instructions {name: share}."""
     path = kept(job)
     if not path.is_file():
         try:
@@ -124,13 +125,13 @@ def examined(job: Program) -> dict[str, Figures]:
         path = Path(folder) / "kernels.cubin"
         path.write_bytes(cubin)
         usage = {name: numbers for name, *numbers in USAGE.findall(run("cuobjdump", "-res-usage", path))}
-        code = run("nvdisasm", "-c", path)
+        code = run("nvdisasm", "-c", path) if job.mix else ""
     names, bodies = SECTION.findall(code), SECTION.split(code)[2::2]
     mixes = {name: shares(body) for name, body in zip(names, bodies, strict=True)}
     found = {}
     for kernel, symbol in lowered.items():
         registers, stack, shared = map(int, usage[symbol])
-        found[kernel] = {"registers": registers, "stack": stack, "shared": shared} | mixes[symbol]
+        found[kernel] = {"registers": registers, "stack": stack, "shared": shared} | mixes.get(symbol, {})
     return found
 
 

@@ -4,9 +4,8 @@
 // V neighbours of channels a thread, which the place's two are as well: R is even where V is 2.
 #include "pairwise.cuh"
 
-// centre_a and centre_b, about the means of a and b, are taken off for precision.
-#include "pairwise.cuh"
-
+// A vector of numbers by channel. Among them centre_a and centre_b, about the means of a and b, which are taken off
+// for precision.
 #define CHANNELS(NAME) const typename Accumulator<T>::type *__restrict__ NAME
 
 // What a thread has of a vector [D].

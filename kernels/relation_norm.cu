@@ -14,8 +14,9 @@ using Sum = typename Accumulator<T>::type;
 template <typename T>
 __global__ void relation_moments(const T* __restrict__ key, int key_stride, const T* __restrict__ query,
                                  int query_stride, Sum<T>* __restrict__ moments, int images, int pixels, int planes) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= pixels * planes) return;
+  const long long number = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+  if (number >= static_cast<long long>(pixels) * planes) return;
+  const int i = static_cast<int>(number);  // of those of an image; the last block may count on past 32 bits
   const int stride = blockIdx.y ? query_stride : key_stride;
   const T* map = (blockIdx.y ? query : key) + i / planes * stride + i % planes;
   const long long step = static_cast<long long>(pixels) * stride;
@@ -135,8 +136,10 @@ template <typename A>
 __global__ void relation_backward_fields(const A* __restrict__ statistics, const A* __restrict__ mean,
                                          A* __restrict__ fields, A count, int height, int width, int planes,
                                          int kernel_size) {
-  const int pixels = height * width, i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= pixels * planes) return;
+  const long long number = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x;
+  const long long numbers = static_cast<long long>(height) * width * planes;
+  if (number >= numbers) return;
+  const int i = static_cast<int>(number);
   const bool is_query = blockIdx.y;
   const int r = i % planes, y = i / planes / width, x = i / planes % width;
   const int k = is_query ? 1 : kernel_size, reach = k / 2, first = is_query ? r : planes + r * k * k;
@@ -152,7 +155,7 @@ __global__ void relation_backward_fields(const A* __restrict__ statistics, const
         constant += statistics[first + o] - of_var * (mean[first + o] - centre);
         linear += of_var;
       }
-  A* out = fields + 2 * static_cast<long long>(blockIdx.y) * pixels * planes + i;
+  A* out = fields + 2 * blockIdx.y * numbers + i;
   out[0] = (constant - linear * centre) / count;
-  out[static_cast<long long>(pixels) * planes] = linear / count;
+  out[numbers] = linear / count;
 }

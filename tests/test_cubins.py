@@ -1,6 +1,7 @@
 """The CUDA kernels as NVRTC compiles them, without a GPU: they compile, spill nothing, fit, keep to a budget.
 
-Of one card and type; with -m slow of every card that benchmarks/cubins.py names, and every type.
+Of one card and type, and of each kernel the smallest of its sizes; with -m slow all sizes, every card that
+benchmarks/cubins.py names, and every type.
 """
 
 import importlib.util
@@ -19,23 +20,23 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}:
 REGISTERS = 65536  # of a multiprocessor: a block cannot have more
 SHARED_KIB = {"sm_75": 64, "sm_80": 163, "sm_90": 227, "sm_120": 99}  # of a block, by the CUDA C++ guide
 TYPES = ("float32", "float16", "bfloat16", "float64")
-QUICK = (
-    "sm_80",
-    "bfloat16",
-)  # the only ones with every kind of kernel: on tensor cores, on ordinary units, naive
-CASES = [(arch, dtype) for arch in SHARED_KIB for dtype in TYPES if (arch, dtype) != ("sm_75", "bfloat16")]
+# The only card and type with every kind of kernel: on tensor cores, on ordinary units, naive.
+QUICK = "sm_80", "bfloat16", "quick"
+CASES = [
+    (arch, dtype, "whole") for arch in SHARED_KIB for dtype in TYPES if (arch, dtype) != ("sm_75", "bfloat16")
+]
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(case, marks=() if case == QUICK else pytest.mark.slow) for case in CASES],
+    params=[QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in CASES)],
     ids="-".join,
 )
 def rows(request):
     import cubins
 
-    arch, dtype = request.param
-    found = cubins.kernels((arch,), (dtype,))
+    arch, dtype, extent = request.param
+    found = cubins.kernels((arch,), (dtype,), quick=extent == "quick")
     assert found
     return found
 
@@ -55,7 +56,7 @@ def test_every_block_fits_on_its_card(rows):
         assert row["registers"] * row["threads"] <= REGISTERS, row["kernel"]
 
 
-def test_kernels_keep_to_their_budget(rows):
+def test_kernels_keep_to_their_budget(rows, request):
     """Another compiler gives other numbers: they are compared where it is the one that made the budget."""
     import cubins
     import nvrtc
@@ -67,7 +68,9 @@ def test_kernels_keep_to_their_budget(rows):
         pytest.skip(f"the budget is of NVRTC {budget['nvrtc']}, and this is {nvrtc.version()}")
     ((arch, by_type),) = cubins.budget(rows).items()
     ((dtype, kernels),) = by_type.items()
-    held = budget["kernels"].get(arch, {}).get(dtype)
+    held = budget["kernels"].get(arch, {}).get(dtype, {})
+    if "quick" in request.node.callspec.id:
+        held = {name: {key: held[name][key] for key in figures} for name, figures in kernels.items()}
     assert kernels == held, f"python benchmarks/cubins.py --write-budget --arch {arch} --types {dtype}"
 
 
@@ -90,7 +93,7 @@ NARROW = "const unsigned b = a[4];", "m16n8k8", "a, b"
         ("sm_75", WIDE, "__half", False),
         ("sm_75", WIDE, "__nv_bfloat16", False),
         ("sm_75", NARROW, "__half", True),
-        ("sm_80", WIDE, "__half", True),
+        pytest.param("sm_80", WIDE, "__half", True, marks=pytest.mark.slow),
         ("sm_80", WIDE, "__nv_bfloat16", True),
     ],
 )
@@ -132,7 +135,7 @@ def test_a_network_runs_in_fast_kernels_alone(arch, dtype, attention):
     import torch
     from launches import CARDS, of_network
 
-    notes = of_network(CARDS[arch], getattr(torch, dtype), attention)
+    notes = of_network(CARDS[arch], getattr(torch, dtype), attention, 128)  # px: the smallest with such maps
     assert notes.launches
     assert not notes.plain
     assert not [one.kernel for one in notes.launches if "naive" in one.kernel]

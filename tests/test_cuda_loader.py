@@ -375,6 +375,8 @@ def test_offsets_are_32_bits_wide_inside_an_image_and_64_between_images():
     merged = torch.empty(1, 32768, 32768, 3, device="meta").permute(0, 3, 1, 2)
     assert not sources.fits(merged[:, :1])  # a slice reaches as far as what it is cut from
     assert not sources.fits(torch.empty(2**31 + 1, device="meta"))
+    one_colour = torch.empty(1, 1, 32768, 32768, device="meta").expand(-1, 3, -1, -1)
+    assert not sources.fits(one_colour)  # the kernels are given a copy of it, with all that it stands for
 
 
 def test_a_header_is_put_in_once_and_nothing_is_left_to_be_found():

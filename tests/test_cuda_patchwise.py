@@ -34,12 +34,20 @@ ANY = [
     (3, 3, 3, 9, 4, 5, 3), (1, 4, 2, 16, 1, 1, 7), (2, 4, 2, 16, 1, 2, 7), (3, 4, 2, 16, 2, 3, 7),
     (2, 5, 1, 2, 3, 3, 7),
 ]  # fmt: skip
-TILES = [(2, 4, 2, 16, 5, 17, 3), (1, 4, 2, 16, 18, 2, 3), (1, 8, 4, 32, 2, 2, 3)]
-MORE_TILES = [(1, 16, 8, 64, 9, 5, 7), (1, 8, 4, 8, 4, 4, 7), (2, 16, 2, 4, 8, 9, 5), (1, 4, 8, 8, 2, 2, 3)]
+TILES = [(2, 4, 2, 16, 5, 17, 3), (1, 4, 2, 16, 18, 2, 3)]
+MORE_TILES = [
+    (1, 8, 4, 32, 2, 2, 3),
+    (1, 16, 8, 64, 9, 5, 7),
+    (1, 8, 4, 8, 4, 4, 7),
+    (2, 16, 2, 4, 8, 9, 5),
+    (1, 4, 8, 8, 2, 2, 3),
+]
 
 
 @pytest.mark.parametrize("shape", [*ANY, *TILES, *(pytest.param(x, marks=slow) for x in MORE_TILES)])
-@pytest.mark.parametrize(("batch1", "batch2"), [(True, True), (False, False), (True, False)])
+@pytest.mark.parametrize(
+    ("batch1", "batch2"), [(True, True), (False, False), pytest.param(True, False, marks=slow)]
+)
 def test_every_result_is_that_of_plain_pytorch(emulated, shape, batch1, batch2):
     case = given(shape, batch1, batch2, torch.float64)
     with emulated.rehearsal():
@@ -154,8 +162,8 @@ def test_weights_are_generated_as_naively(emulated, way, shape, dtype):
     assert_near(generated(way, shape, dtype), generated(naive, shape, dtype, torch.float64), SHARE[dtype])
 
 
-def attended(way, shape, dtype, computed_in=None):
-    """Output, and gradients of hidden, value, weight and bias; maps are slices."""
+def attended_case(shape, dtype, computed_in=None):
+    """hidden, value, weight, bias and K; and a gradient of the output. Maps are slices."""
     n, g, h, w, k = shape
     made = torch.Generator().manual_seed(2)
 
@@ -166,9 +174,13 @@ def attended(way, shape, dtype, computed_in=None):
     merged = merged.contiguous(memory_format=torch.channels_last)
     value, hidden, grad = merged[:, : 8 * g], merged[:, 8 * g : 9 * g], merged[:, 16 * g :]
     weight, bias = normal(g * k * k, g) / g**0.5, 0.3 * normal(g * k * k)
-    return way.attend(hidden, value, weight, bias, k), *way.attend_backward(
-        grad, hidden, value, weight, bias, k
-    )
+    return (hidden, value, weight, bias, k), grad
+
+
+def attended(way, *case):
+    """Output, and gradients of hidden, value, weight and bias."""
+    given, grad = attended_case(*case)
+    return way.attend(*given), *way.attend_backward(grad, *given)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +209,7 @@ def test_weights_never_in_memory_are_those_in_memory(emulated, way, shape, dtype
     assert_near(attended(way, shape, dtype), attended(apart, shape, dtype, torch.float64), SHARE[dtype])
 
 
+@slow
 def test_the_products_of_older_cards_are_the_same(emulated):
     """Of sm_75, which has only half of a product's depth at a time."""
     case = (1, 16, 8, 0, 5, 6, 3), torch.float16
@@ -236,6 +249,17 @@ def test_cards_without_bfloat16_products_take_the_ordinary_units(emulated, monke
     assert generation.choose(torch.empty(1, 16, 9, 9, dtype=torch.float16), 8, 7) is mma
 
 
+def test_footprints_that_the_fast_kernels_do_not_know_are_left_to_the_others(emulated, monkeypatch):
+    monkeypatch.setattr(loader, "shared_limit", lambda device: 227 << 10)
+    key, hidden, value = (torch.empty(1, planes, 40, 40, dtype=torch.bfloat16) for planes in (16, 8, 64))
+    assert generation.choose(key, 8, 31) is mma
+    assert generation.choose(key, 8, 33) is not mma  # a warp for each of its columns is more than a block has
+    assert attend.choose(hidden, value, 5) is fused
+    assert (
+        attend.choose(hidden, value, 4) is apart
+    )  # offsets are taken in pairs, of an even number and one more
+
+
 def generate_only():
     return generated_part(lambda way, relation, grad, fields: way.generate(relation))
 
@@ -252,10 +276,16 @@ def generated_part(part):
     return got, part(naive, *generation_case(shape, torch.bfloat16, torch.float64))
 
 
+ATTENDED = (1, 16, 9, 6, 3), torch.bfloat16
+
+
+def attended_forward():
+    given, wide = attended_case(*ATTENDED)[0], attended_case(*ATTENDED, torch.float64)[0]
+    return fused.attend(*given), apart.attend(*wide)
+
+
 def attended_part(index):
-    shape = (1, 16, 9, 6, 3)
-    got = attended(fused, shape, torch.bfloat16)[index]
-    return got, attended(apart, shape, torch.bfloat16, torch.float64)[index]
+    return attended(fused, *ATTENDED)[index], attended(apart, *ATTENDED, torch.float64)[index]
 
 
 @pytest.mark.parametrize(
@@ -263,13 +293,13 @@ def attended_part(index):
     [
         ("generate_mma.cu", "__syncthreads();\n    for (int o = part;", "for (int o = part;", generate_only),
         ("generate_mma.cu", "x = reflect(x, width);", "x = x < 0 ? 0 : width - 1;", generate_only),
-        ("generate_mma.cu", "o <= K * K; o += SPLITS", "o < K * K; o += SPLITS", generate_only),
         ("generate_mma.cu", "2 * (size - 1) - i) - o + REACH", "2 * size - 1 - i) - o + REACH", map_only),
-        ("generate_mma.cu", "there ? tile +", "true ? tile +", map_only),
         ("attend_hidden.cu", "__syncthreads();  // the other warp", "// the other", lambda: attended_part(1)),
-        ("attend.cu", "<= width - 2 :", "<= width - 1 :", lambda: attended_part(2)),
         ("attend_hidden.cu", "s < static_cast<int>(gridDim.x)", "true", lambda: attended_part(3)),
-        ("attend.cu", "if (y >= height || x >= width) continue;", "", lambda: attended_part(0)),
+        ("attend.cu", "if (y >= height || x >= width) continue;", "", attended_forward),
+        pytest.param("generate_mma.cu", "o <= K * K; o +=", "o < K * K; o +=", generate_only, marks=slow),
+        pytest.param("generate_mma.cu", "there ? tile +", "true ? tile +", map_only, marks=slow),
+        pytest.param("attend.cu", "<= width - 2 :", "<= width - 1 :", lambda: attended_part(2), marks=slow),
     ],
 )  # fmt: skip
 def test_a_bug_is_seen(emulated, monkeypatch, source, old, new, compared):

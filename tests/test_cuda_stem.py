@@ -1,46 +1,37 @@
 """The stem in CUDA, run on the CPU, is its plain version in float64: in every type, at awkward sizes."""
 
 import functools
-import random
 
 import formulas
 import pytest
 import torch
 from emulator import KernelError
-from test_cuda_trunk import TOLERANCE, assert_near, given, in_float64
+from twins import Twins, assert_near, bugs, cases, norm_of
 
 from sancli.ops.cuda import channels, stem, trunk
 from sancli.ops.reference import stem as plain
 
-# N, C, H, W: one window; odd sides; tiles of channels; several blocks along the pixels, the last not full
-SHAPES = [(1, 8, 2, 2), (3, 24, 5, 2), (1, 40, 7, 9), (1, 264, 2, 3), (2, 8, 79, 46)]
-ODD_CHANNELS = [(2, 6, 3, 4), (1, 1, 5, 2)]  # no whole vectors: each number is moved alone
-CASES = [(shape, torch.float32) for shape in SHAPES + ODD_CHANNELS]
-CASES += [(SHAPES[2], dtype) for dtype in TOLERANCE if dtype != torch.float32]  # every pair with -m slow
-SLOW = [(shape, dtype) for shape in SHAPES + ODD_CHANNELS for dtype in TOLERANCE]
-
-
-@pytest.fixture(autouse=True)
-def prepared(emulated, monkeypatch):
-    """Blocks as long as those on large maps; kernels compiled ahead, as many at once as there are cores."""
-    monkeypatch.setattr(channels, "BLOCKS", 1)
-    rehearse(emulated)
-
-
-@functools.cache
-def rehearse(emulator):
-    with emulator.rehearsal():
-        for shape, dtype in CASES:
-            list(outputs(stem, *made(shape, True, dtype), batch=True))
+# N, C, H, W: one window; odd sides; tiles of channels; several blocks along the pixels, the last not full;
+# and channels that make no whole vectors: each number is moved alone
+SHAPES = [
+    (1, 8, 2, 2),
+    (3, 24, 5, 2),
+    (1, 40, 7, 9),
+    (1, 264, 2, 3),
+    (2, 8, 47, 26),
+    (2, 6, 3, 4),
+    (1, 1, 5, 2),
+]
+CASES = cases(SHAPES, every_type=SHAPES[2])
 
 
 def made(shape, batch, dtype, seed=0):
     """An image, the weight, a norm, and a gradient of what is pooled."""
     n, c, h, w = shape
-    _, norm, _, (_, grad) = given(shape, batch, dtype, seed)
     image = formulas.random(n, 3, h, w, seed=seed, dtype=dtype, grad=False)
     weight = formulas.random(c, 3, seed=seed, dtype=torch.promote_types(dtype, torch.float32), grad=False)
-    return image.contiguous(memory_format=torch.channels_last), weight, norm, grad
+    grad = formulas.random(n, c, h // 2, w // 2, seed=seed, dtype=dtype, grad=False)
+    return image.contiguous(memory_format=torch.channels_last), weight, norm_of(c, batch, dtype, seed), grad
 
 
 def outputs(module, image, weight, norm, grad, *, batch, image_grad=True):
@@ -52,53 +43,41 @@ def outputs(module, image, weight, norm, grad, *, batch, image_grad=True):
     yield from zip(names, (y, *used, *backward), strict=True)
 
 
-def check(emulated, shape, batch, dtype, seed=0, slack=1):
-    case = made(shape, batch, dtype, seed)
-    got = list(outputs(stem, *case, batch=batch))
-    assert emulated.launches
-    assert_near(got, outputs(plain, *in_float64(case), batch=batch), slack * TOLERANCE[dtype])
+TWINS = Twins(stem, plain, made, outputs)
+
+
+@functools.cache
+def rehearse(emulator):
+    TWINS.rehearse(emulator, CASES)
+
+
+@pytest.fixture(autouse=True)
+def prepared(emulated, monkeypatch):
+    """A thread sees several pixels, as on large maps; kernels are compiled ahead."""
+    monkeypatch.setattr(channels, "BLOCKS", 1)
+    monkeypatch.setattr(channels, "EACH", 4)
+    rehearse(emulated)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
 @pytest.mark.parametrize("batch", [True, False])
 def test_kernels_give_what_plain_pytorch_gives_in_float64(emulated, shape, batch, dtype):
-    check(emulated, shape, batch, dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shape", "dtype"), SLOW)
-@pytest.mark.parametrize("batch", [True, False])
-def test_every_type_at_every_size(emulated, shape, batch, dtype):
-    check(emulated, shape, batch, dtype)
+    TWINS.check(emulated, shape, batch, dtype)
 
 
 @pytest.mark.slow
 def test_many_shapes_in_many_parts(emulated, monkeypatch):
-    monkeypatch.setattr(channels, "EACH", 1)
-    pick = random.Random(0)
-    for seed in range(30):
-        shape = pick.choice([1, 2, 3]), pick.randint(1, 80), pick.randint(2, 20), pick.randint(2, 20)
-        dtype = pick.choice([*TOLERANCE])  # sums of a small map can add up what 16 bits rounded
-        check(emulated, shape, seed % 2 == 0, dtype, seed, slack=4 if dtype.itemsize == 2 else 1)
+    TWINS.check_many(emulated, monkeypatch, 30)
 
 
 @pytest.mark.parametrize("batch", [True, False])
 def test_wide_and_narrow_vectors_are_twins(emulated, monkeypatch, batch):
-    case = made((2, 24, 9, 11), batch, torch.float32)
-    wide = list(outputs(stem, *case, batch=batch))
-    monkeypatch.setattr(channels, "vector_of", lambda x, channels: 1)
-    assert_near(wide, [(name, x.double()) for name, x in outputs(stem, *case, batch=batch)], 2e-6)
-    assert sum(kernel.endswith(", 1>") for kernel, *_ in emulated.launches) == 2
+    assert len(TWINS.check_widths(emulated, monkeypatch, (2, 24, 9, 11), batch)) == 2
 
 
 def test_many_parts_give_what_one_gives(emulated, monkeypatch):
-    """Of a window a thread, so that there are many, the last of which is not full."""
-    case = made((2, 24, 41, 24), True, torch.float32)
-    monkeypatch.setattr(channels, "EACH", 1)
-    got = list(outputs(stem, *case, batch=True))
-    many = {kernel for kernel, grid, *_ in emulated.launches if grid[0] > 7}
-    assert {"stem_sums<float, 4>", "image_moments<float>"} < many
-    assert_near(got, outputs(plain, *in_float64(case), batch=True), TOLERANCE[torch.float32])
+    parts = TWINS.check_parts(emulated, monkeypatch, (2, 24, 41, 24))
+    assert min(parts[kernel] for kernel in ("stem_sums<float, 4>", "image_moments<float>")) > 7
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -189,9 +168,7 @@ MORE_BUGS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "test"), [*BUGS, *(pytest.param(*bug, marks=pytest.mark.slow) for bug in MORE_BUGS)]
-)
+@pytest.mark.parametrize(("old", "new", "test"), bugs(BUGS, MORE_BUGS))
 def test_seeded_bugs_are_found(emulated, old, new, test):
     test()
     with emulated.mutated(stem.SOURCE, old, new), pytest.raises((AssertionError, KernelError)):

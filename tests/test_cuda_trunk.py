@@ -1,56 +1,31 @@
 """Trunk in CUDA, run on the CPU, is its plain version in float64: in every type, at awkward sizes."""
 
 import functools
-import random
 
 import formulas
 import pytest
 import torch
 import torch.nn.functional as F
 from emulator import KernelError
+from twins import Twins, assert_near, bugs, cases, norm_of
 
 from sancli.ops.cuda import channels, trunk
 from sancli.ops.reference import trunk as plain
 
-# Largest difference to float64, as a share of the largest value: sums of rounded products; 16 bits once more
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-# N, C, H, W: one pixel; a line; odd sides; several blocks, the last not full; several tiles of channels
+# N, C, H, W: one pixel; a line; odd sides; several blocks, the last not full; several tiles of channels;
+# and channels that make no whole vectors: each number is moved alone
 SHAPES = [(1, 8, 1, 1), (2, 16, 1, 3), (3, 24, 5, 2), (1, 40, 7, 9), (2, 24, 31, 24), (1, 264, 2, 3)]
+SHAPES += [(2, 6, 3, 4), (1, 1, 5, 2), (2, 263, 2, 3)]
 LARGE = SHAPES[4]
-ODD_CHANNELS = [(2, 6, 3, 4), (1, 1, 5, 2), (2, 263, 2, 3)]  # no whole vectors: each number is moved alone
-# A type decides how long vectors are, a size what lies at the edges: with -m slow every pair of them.
-CASES = [(shape, torch.float32) for shape in SHAPES + ODD_CHANNELS]
-CASES += [(SHAPES[3], dtype) for dtype in TOLERANCE if dtype != torch.float32]
-SLOW = [(shape, dtype) for shape in SHAPES + ODD_CHANNELS for dtype in TOLERANCE]
+CASES = cases(SHAPES, every_type=SHAPES[3])
 
 
-@pytest.fixture(autouse=True)
-def prepared(emulated, monkeypatch):
-    """Blocks as long as those on large maps; kernels compiled ahead, as many at once as there are cores."""
-    monkeypatch.setattr(channels, "BLOCKS", 1)
-    rehearse(emulated)
-
-
-@functools.cache
-def rehearse(emulator):
-    with emulator.rehearsal():
-        for shape, dtype in CASES:
-            list(outputs(trunk, *given(shape, True, dtype), batch=True))
-
-
-def given(shape, batch, dtype, seed=0):
+def made(shape, batch, dtype, seed=0):
     """A map, a norm, the weight behind it, and gradients of what is convolved and of what is pooled."""
     n, c, h, w = shape
-    real = torch.promote_types(dtype, torch.float32)
-    gamma, beta, mean, var, eps = formulas.norm(c, batch=batch, seed=seed)
-    norm = [None if t is None else t.detach().to(real) for t in (gamma, beta, mean, var)]
     sizes = (shape, (5, c, 1, 1), (n, 5, h, w), (n, c, h // 2, w // 2))
     x, weight, *grads = (formulas.random(*size, seed=seed, dtype=dtype, grad=False) for size in sizes)
-    return x.contiguous(memory_format=torch.channels_last), (*norm, eps), weight, grads
-
-
-def in_float64(case):
-    return torch.utils._pytree.tree_map(lambda t: t.double() if isinstance(t, torch.Tensor) else t, case)
+    return x.contiguous(memory_format=torch.channels_last), norm_of(c, batch, dtype, seed), weight, grads
 
 
 def outputs(module, x, norm, weight, grads, *, batch):
@@ -68,65 +43,46 @@ def outputs(module, x, norm, weight, grads, *, batch):
         yield from zip(names, (y, *used, *backward), strict=True)
 
 
-def assert_near(got, wanted, share):
-    for (name, a), (_, b) in zip(got, wanted, strict=True):
-        assert a.shape == b.shape, name
-        assert (a.double() - b).abs().max() <= share * (1 + b.abs().max()), name
+TWINS = Twins(trunk, plain, made, outputs)
 
 
-def check(emulated, shape, batch, dtype, seed=0, slack=1):
-    case = given(shape, batch, dtype, seed)
-    got = list(outputs(trunk, *case, batch=batch))
-    assert emulated.launches
-    assert_near(got, outputs(plain, *in_float64(case), batch=batch), slack * TOLERANCE[dtype])
+@functools.cache
+def rehearse(emulator):
+    TWINS.rehearse(emulator, CASES)
+
+
+@pytest.fixture(autouse=True)
+def prepared(emulated, monkeypatch):
+    """A thread sees several pixels, as on large maps; kernels are compiled ahead."""
+    monkeypatch.setattr(channels, "BLOCKS", 1)
+    rehearse(emulated)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES)
 @pytest.mark.parametrize("batch", [True, False])
 def test_kernels_give_what_plain_pytorch_gives_in_float64(emulated, shape, batch, dtype):
-    check(emulated, shape, batch, dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shape", "dtype"), SLOW)
-@pytest.mark.parametrize("batch", [True, False])
-def test_every_type_at_every_size(emulated, shape, batch, dtype):
-    check(emulated, shape, batch, dtype)
+    TWINS.check(emulated, shape, batch, dtype)
 
 
 @pytest.mark.slow
 def test_many_shapes_in_many_parts(emulated, monkeypatch):
-    monkeypatch.setattr(channels, "EACH", 1)
-    pick = random.Random(0)
-    for seed in range(60):
-        shape = pick.choice([1, 2, 3]), pick.randint(1, 80), pick.randint(2, 20), pick.randint(2, 20)
-        dtype = pick.choice([*TOLERANCE])  # sums of a small map can add up what 16 bits rounded
-        check(emulated, shape, seed % 2 == 0, dtype, seed, slack=4 if dtype.itemsize == 2 else 1)
+    TWINS.check_many(emulated, monkeypatch, 60)
 
 
 @pytest.mark.parametrize("batch", [True, False])
 def test_wide_and_narrow_vectors_are_twins(emulated, monkeypatch, batch):
-    case = given((2, 24, 9, 11), batch, torch.float32)
-    wide = list(outputs(trunk, *case, batch=batch))
-    monkeypatch.setattr(channels, "vector_of", lambda x, channels: 1)
-    assert_near(wide, [(name, x.double()) for name, x in outputs(trunk, *case, batch=batch)], 2e-6)
-    narrow = {kernel for kernel, *_ in emulated.launches if kernel.endswith(", 1>")}
+    narrow = TWINS.check_widths(emulated, monkeypatch, (2, 24, 9, 11), batch)
     assert len(narrow) == 7 - (not batch)  # whose statistics are given
 
 
 def test_many_parts_give_what_one_gives(emulated, monkeypatch):
-    """Of a pixel a thread, so that there are many, the last of which is not full."""
-    case = given((2, 24, 31, 24), True, torch.float32)
-    monkeypatch.setattr(channels, "EACH", 1)
-    got = list(outputs(trunk, *case, batch=True))
-    assert max(grid[0] for _, grid, *_ in emulated.launches) > 40
-    assert_near(got, outputs(plain, *in_float64(case), batch=True), TOLERANCE[torch.float32])
+    assert max(TWINS.check_parts(emulated, monkeypatch, LARGE).values()) > 40
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("batch", [True, False])
 def test_what_is_not_finite_comes_out_where_plain_pytorch_has_it(bad, batch):
-    x, norm, weight, grads = given((2, 8, 7, 5), batch, torch.float32)
+    x, norm, weight, grads = made((2, 8, 7, 5), batch, torch.float32)
     for at in ((0, 2, 3, 1), (1, 0, 6, 4), (0, 1, 0, 0), (0, 1, 1, 1)):  # one in no window; two in one
         x[at] = bad
     got, wanted = (dict(outputs(module, x, norm, weight, grads, batch=batch)) for module in (trunk, plain))
@@ -157,7 +113,7 @@ def test_a_mean_of_many_standard_deviations_costs_statistics_no_digits(offset):
 
 def test_other_layouts_and_types_of_parameters_are_taken_as_they_are():
     """Slices, maps that are not channels last or start in between, and parameters in bfloat16."""
-    x, (gamma, beta, _, _, eps), *_ = given((2, 8, 6, 5), True, torch.float32)
+    x, (gamma, beta, _, _, eps), *_ = made((2, 8, 6, 5), True, torch.float32)
     wide = torch.stack([x, -x], 1).flatten(0, 1)
     shifted = torch.cat([torch.zeros(1), x.permute(0, 2, 3, 1).flatten()])[1:].view(2, 6, 5, 8)
     half = gamma.bfloat16(), beta.bfloat16()
@@ -172,7 +128,7 @@ def test_other_layouts_and_types_of_parameters_are_taken_as_they_are():
 
 def test_what_the_kernels_do_not_know_is_left_to_plain_pytorch(emulated, monkeypatch):
     """An empty batch, a gradient of another type, too many pixels; a map without a window is an error."""
-    x, norm, _, (_, grad) = given((2, 8, 4, 4), False, torch.float32)
+    x, norm, _, (_, grad) = made((2, 8, 4, 4), False, torch.float32)
     assert trunk.bn_relu_pool(x[:0], *norm)[0].shape == (0, 8, 2, 2)
     with pytest.raises(RuntimeError):  # torch's own
         trunk.bn_relu_pool_backward(grad.double(), x, *norm, True)
@@ -185,7 +141,7 @@ def test_what_the_kernels_do_not_know_is_left_to_plain_pytorch(emulated, monkeyp
 
 def statistics(shape):
     """Held to float64."""
-    x = given(shape, True, torch.float32)[0]
+    x = made(shape, True, torch.float32)[0]
     mean, var = x.new_empty(2, shape[1])
     trunk.write_statistics(x, mean, var)
     wanted = x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), correction=0)
@@ -194,7 +150,7 @@ def statistics(shape):
 
 def known(shape, bad):
     """norm_relu and the pool with one value that is not finite."""
-    x, norm, *_ = given(shape, False, torch.float32)
+    x, norm, *_ = made(shape, False, torch.float32)
     x[0, 1, 1, 0] = bad
     got, wanted = ((m.known_norm_relu(x, *norm), *m.bn_relu_pool(x, *norm)) for m in (trunk, plain))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -202,7 +158,7 @@ def known(shape, bad):
 
 def pool_gradient(shape, batch, bad=0.0):
     """Of the map alone, with one value that may not be finite."""
-    x, norm, _, (_, grad) = given(shape, False, torch.float32)
+    x, norm, _, (_, grad) = made(shape, False, torch.float32)
     x[0, 1, 0, 0] = bad
     got, wanted = (module.bn_relu_pool_backward(grad, x, *norm, batch)[0] for module in (trunk, plain))
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -238,9 +194,7 @@ MORE_BUGS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "test"), [*BUGS, *(pytest.param(*bug, marks=pytest.mark.slow) for bug in MORE_BUGS)]
-)
+@pytest.mark.parametrize(("old", "new", "test"), bugs(BUGS, MORE_BUGS))
 def test_seeded_bugs_are_found(emulated, old, new, test):
     test()
     with emulated.mutated(trunk.SOURCE, old, new), pytest.raises((AssertionError, KernelError)):

@@ -85,10 +85,10 @@ def candidates(kernel: str, layer: Size, dtype: torch.dtype, settings: Settings)
         return list(able)[:1]
     names = {f"{kernel}<{of.name}>": tile for tile, of in able.items()}
     arch = "sm_{}{}".format(*loader.capability(torch.device("cuda", torch.cuda.current_device())))
-    options = *compiling.OPTIONS, *nvrtc.ADDED
-    jobs = nvrtc.programs(aggregation.SOURCE, loader.text(aggregation.SOURCE), names, arch, options)
+    options, text = (*compiling.OPTIONS, *nvrtc.ADDED), loader.text(aggregation.SOURCE)
+    whole = nvrtc.Program(aggregation.SOURCE, text, tuple(names), arch, options, mix=False)
     fitting = []
-    for row in nvrtc.compile_all(jobs):
+    for row in nvrtc.compile_all(nvrtc.programs(whole)):
         tile = names[row["kernel"]]
         if "error" not in row and not row["stack"] and row["registers"] * able[tile].threads <= REGISTERS:
             fitting.append(tile)

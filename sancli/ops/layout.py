@@ -7,7 +7,7 @@ and needs no copy.
 import torch
 from torch import Tensor
 
-from sancli.ops.norm import accumulation_type
+from sancli.ops.norm import Affine, Norm, accumulation_type
 
 
 def laid_out(x: Tensor) -> tuple[Tensor, int]:
@@ -49,6 +49,12 @@ def storage(x: Tensor) -> int:
 def used(gamma: Tensor, statistic: Tensor | None, real: torch.dtype) -> Tensor:
     """The statistic that a norm uses: a copy of the one given, or room for that of the batch."""
     return torch.empty_like(gamma, dtype=real) if statistic is None else statistic.to(real, copy=True)
+
+
+def with_room(norm: Norm, real: torch.dtype) -> Affine:
+    """The norm with the statistics that it uses, as `used` has them."""
+    mean, var = (used(norm.gamma, statistic, real) for statistic in (norm.mean, norm.var))
+    return norm.known(mean, var)
 
 
 def of_one_type(*maps: Tensor) -> bool:

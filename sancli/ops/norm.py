@@ -5,6 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NORM = "Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps"
+"""A Norm in an operator's schema."""
+KNOWN = "Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps"
+"""An Affine."""
+
 
 class Norm(NamedTuple):
     """What an operator is told of one BatchNorm; tensors are [C].
@@ -17,6 +22,10 @@ class Norm(NamedTuple):
     mean: Tensor | None
     var: Tensor | None
     eps: float
+
+    def known(self, mean: Tensor, var: Tensor) -> "Affine":
+        """With these statistics."""
+        return Affine(self.gamma, self.beta, mean, var, self.eps)
 
 
 class Affine(NamedTuple):

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sancli.ops.attention import Given, GivenBack
-from sancli.ops.norm import Norm
+from sancli.ops.attention import GIVEN, GIVEN_BACK, USED, Given, GivenBack
+from sancli.ops.norm import Norm, accumulation_type
 from sancli.ops.reference import pairwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
@@ -25,12 +25,11 @@ def _pairwise_attention_shapes(
     query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     given = Given(*rest)
-    logsumexp, _ = statistics_like(value, 0)
     return (
         maps(value, *value.shape[1:]),
         *statistics_like(value, len(given.gamma1)),
         *statistics_like(value, len(given.gamma2)),
-        maps(value, len(given.weight2), *value.shape[2:]).to(logsumexp.dtype),
+        maps(value, len(given.weight2), *value.shape[2:], dtype=accumulation_type(value.dtype)),
     )
 
 
@@ -42,22 +41,14 @@ def _pairwise_attention_backward_shapes(
 
 
 register(
-    "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
-    " Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2,"
-    " int kernel_size) -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor"
-    " var2_used,"
-    " Tensor logsumexp)",
+    f"pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor place, int sign, {GIVEN})"
+    f" -> (Tensor out, {USED}, Tensor logsumexp)",
     plain.pairwise_attention,
     _pairwise_attention_shapes,
 )
 register(
     "pairwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor place, int sign,"
-    " Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2,"
-    " Tensor bias2,"
-    " Tensor logsumexp, int kernel_size)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f" {GIVEN_BACK}) -> ({', '.join(['Tensor'] * 11)})",
     plain.pairwise_attention_backward,
     _pairwise_attention_backward_shapes,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sancli.ops.attention import Given, GivenBack
+from sancli.ops.attention import GIVEN, GIVEN_BACK, USED, Given, GivenBack
 from sancli.ops.norm import Norm
 from sancli.ops.reference import patchwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
@@ -41,21 +41,13 @@ def _patchwise_attention_backward_shapes(
 
 
 register(
-    "patchwise_attention(Tensor query, Tensor key, Tensor value,"
-    " Tensor gamma1, Tensor beta1, Tensor? mean1, Tensor? var1, float eps1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor? mean2, Tensor? var2, float eps2, Tensor weight2, Tensor bias2,"
-    " int kernel_size)"
-    " -> (Tensor out, Tensor mean1_used, Tensor var1_used, Tensor mean2_used, Tensor var2_used, Tensor z)",
+    f"patchwise_attention(Tensor query, Tensor key, Tensor value, {GIVEN}) -> (Tensor out, {USED}, Tensor z)",
     plain.patchwise_attention,
     _patchwise_attention_shapes,
 )
 register(
-    "patchwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value,"
-    " Tensor gamma1, Tensor beta1, Tensor mean1, Tensor var1, float eps1, bool batch1, Tensor weight1,"
-    " Tensor gamma2, Tensor beta2, Tensor mean2, Tensor var2, float eps2, bool batch2, Tensor weight2,"
-    " Tensor bias2,"
-    " Tensor z, int kernel_size)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"patchwise_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, {GIVEN_BACK})"
+    f" -> ({', '.join(['Tensor'] * 10)})",
     plain.patchwise_attention_backward,
     _patchwise_attention_backward_shapes,
 )

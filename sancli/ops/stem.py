@@ -8,51 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sancli.ops.norm import Norm, autocast_type
+from sancli.ops.norm import KNOWN, NORM, Norm, autocast_type
 from sancli.ops.reference import stem as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
 from sancli.ops.trunk import maps, statistics_like
 
 
-def _stem_shapes(
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _stem_shapes(image: Tensor, weight: Tensor, *norm: Any) -> tuple[Tensor, Tensor, Tensor]:
     y = maps(image, len(weight), image.shape[2] // 2, image.shape[3] // 2)
     return y, *statistics_like(image, len(weight))
 
 
 def _stem_backward_shapes(
-    grad: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    batch: bool,
-    image_grad: bool,
+    grad: Tensor, image: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, image_grad = rest
     grad_image = maps(image, *image.shape[1:]) if image_grad else image.new_empty(0)
     return grad_image, weight.new_empty(weight.shape), torch.empty_like(gamma), torch.empty_like(beta)
 
 
 register(
-    "stem(Tensor image, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps)"
-    " -> (Tensor y, Tensor mean_used, Tensor var_used)",
+    f"stem(Tensor image, Tensor weight, {NORM}) -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.stem,
     _stem_shapes,
 )
 register(
-    "stem_backward(Tensor grad, Tensor image, Tensor weight, Tensor gamma, Tensor beta, Tensor mean,"
-    " Tensor var,"
-    " float eps, bool batch, bool image_grad) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"stem_backward(Tensor grad, Tensor image, Tensor weight, {KNOWN}, bool batch, bool image_grad)"
+    " -> (Tensor image, Tensor weight, Tensor gamma, Tensor beta)",
     plain.stem_backward,
     _stem_backward_shapes,
 )

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sancli.ops.norm import Norm, accumulation_type, autocast_type
+from sancli.ops.norm import KNOWN, NORM, Norm, accumulation_type, autocast_type
 from sancli.ops.reference import trunk as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
 
 
-def maps(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """An empty [N, channels, height, width], channels last, of the type of `like`."""
-    shape = (like.shape[0], channels, height, width)
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def maps(like: Tensor, channels: int, height: int, width: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty [N, channels, height, width], channels last, of the type of `like` or another."""
+    shape, dtype = (like.shape[0], channels, height, width), dtype or like.dtype
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def statistics_like(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -25,82 +25,52 @@ def statistics_like(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(channels, dtype=dtype), x.new_empty(channels, dtype=dtype)
 
 
-def _bn_relu_conv1x1_shapes(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return maps(x, len(weight), *x.shape[2:]), *statistics_like(x, len(gamma))
+def _bn_relu_conv1x1_shapes(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *_, weight, _ = rest
+    return maps(x, len(weight), *x.shape[2:]), *statistics_like(x, x.shape[1])
 
 
-def _bn_relu_conv1x1_backward_shapes(
-    grad: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    weight: Tensor,
-    batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grad_weight = weight.new_empty(weight.shape)
-    return (
-        maps(x, *x.shape[1:]),
-        torch.empty_like(gamma),
-        torch.empty_like(beta),
-        grad_weight,
-        weight.new_empty(len(weight)),
-    )
+def _bn_relu_conv1x1_backward_shapes(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *norm, weight, batch = rest
+    of_weight = weight.new_empty(weight.shape), weight.new_empty(len(weight))
+    return *_bn_relu_pool_backward_shapes(grad, x, *norm, batch), *of_weight
 
 
-def _bn_relu_pool_shapes(
-    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return maps(x, x.shape[1], x.shape[2] // 2, x.shape[3] // 2), *statistics_like(x, len(gamma))
+def _bn_relu_pool_shapes(x: Tensor, *norm: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return maps(x, x.shape[1], x.shape[2] // 2, x.shape[3] // 2), *statistics_like(x, x.shape[1])
 
 
 def _bn_relu_pool_backward_shapes(
-    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
+    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return maps(x, *x.shape[1:]), torch.empty_like(gamma), torch.empty_like(beta)
 
 
 register(
-    "bn_relu_conv1x1(Tensor x, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps, Tensor"
-    " weight,"
-    " Tensor? bias) -> (Tensor y, Tensor mean_used, Tensor var_used)",
+    f"bn_relu_conv1x1(Tensor x, {NORM}, Tensor weight, Tensor? bias)"
+    " -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.bn_relu_conv1x1,
     _bn_relu_conv1x1_shapes,
 )
 register(
-    "bn_relu_conv1x1_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var,"
-    " float eps,"
-    " Tensor weight, bool batch) -> (Tensor x, Tensor gamma, Tensor beta, Tensor weight, Tensor bias)",
+    f"bn_relu_conv1x1_backward(Tensor grad, Tensor x, {KNOWN}, Tensor weight, bool batch)"
+    " -> (Tensor x, Tensor gamma, Tensor beta, Tensor weight, Tensor bias)",
     plain.bn_relu_conv1x1_backward,
     _bn_relu_conv1x1_backward_shapes,
 )
 register(
-    "bn_relu_pool(Tensor x, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, float eps)"
-    " -> (Tensor y, Tensor mean_used, Tensor var_used)",
+    f"bn_relu_pool(Tensor x, {NORM}) -> (Tensor y, Tensor mean_used, Tensor var_used)",
     plain.bn_relu_pool,
     _bn_relu_pool_shapes,
 )
 register(
-    "bn_relu_pool_backward(Tensor grad, Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var,"
-    " float eps,"
-    " bool batch) -> (Tensor, Tensor, Tensor)",
+    f"bn_relu_pool_backward(Tensor grad, Tensor x, {KNOWN}, bool batch)"
+    " -> (Tensor x, Tensor gamma, Tensor beta)",
     plain.bn_relu_pool_backward,
     _bn_relu_pool_backward_shapes,
 )
-
 register(
-    "norm_relu(Tensor x, Tensor gamma, Tensor beta, Tensor mean, Tensor var, float eps) -> Tensor",
+    f"norm_relu(Tensor x, {KNOWN}) -> Tensor",
     plain.known_norm_relu,
     lambda x, *norm: maps(x, *x.shape[1:]),
 )
@@ -119,20 +89,11 @@ class _BnReluConv1x1(torch.autograd.Function):
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, mean, var, weight = ctx.saved_tensors
-        grad_x, grad_gamma, grad_beta, grad_weight, grad_bias = torch.ops.san.bn_relu_conv1x1_backward(
-            grad, x, gamma, beta, mean, var, ctx.eps, weight, ctx.batch
+        *saved, weight = ctx.saved_tensors
+        *grads, grad_weight, grad_bias = torch.ops.san.bn_relu_conv1x1_backward(
+            grad, *saved, ctx.eps, weight, ctx.batch
         )
-        return (
-            grad_x,
-            grad_gamma,
-            grad_beta,
-            None,
-            None,
-            None,
-            grad_weight,
-            grad_bias if ctx.has_bias else None,
-        )
+        return *grads, None, None, None, grad_weight, grad_bias if ctx.has_bias else None
 
 
 class _BnReluPool(torch.autograd.Function):
@@ -148,8 +109,7 @@ class _BnReluPool(torch.autograd.Function):
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, mean, var = ctx.saved_tensors
-        grads = torch.ops.san.bn_relu_pool_backward(grad, x, gamma, beta, mean, var, ctx.eps, ctx.batch)
+        grads = torch.ops.san.bn_relu_pool_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.batch)
         return *grads, None, None, None
 
 

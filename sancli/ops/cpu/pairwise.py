@@ -24,7 +24,7 @@ def pairwise_attention(
     mean1, var1 = used(given.gamma1, given.mean1, real), used(given.gamma1, given.var1, real)
     mean2, var2 = used(given.gamma2, given.mean2, real), used(given.gamma2, given.var2, real)
     out = maps(value, *value.shape[1:])
-    logsumexp = maps(value, groups, *value.shape[2:]).to(real)
+    logsumexp = maps(value, groups, *value.shape[2:], dtype=real)
     gamma1, beta1, weight1, gamma2, beta2, weight2, bias2 = (parameter(x, real) for x in given.parameters())
     library.call(
         "san_pairwise_attention", storage(value), *sizes(query, value, groups, given.kernel_size),

@@ -1,64 +1,52 @@
 """san::stem by kernels/cpu/stem.cpp. Shapes as in sancli/ops/reference/stem.py."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from sancli.ops.cpu.library import Kernels, kernels
-from sancli.ops.layout import parameter, real_type, storage, used
+from sancli.ops.layout import parameter, real_type, storage, with_room
+from sancli.ops.norm import Affine, Norm
 from sancli.ops.reference import stem as plain
 from sancli.ops.reference.trunk import channels_last
 from sancli.ops.registry import implement
 from sancli.ops.trunk import maps
 
 
-def stem(
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def stem(image: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::stem."""
-    library = fitting(image, weight, gamma, beta, mean, var)
+    library, norm = fitting(image, weight, *given[:4]), Norm(*given)
     if library is None:
-        return plain.stem(image, weight, gamma, beta, mean, var, eps)
+        return plain.stem(image, weight, *given)
     image, real, (images, _, height, width) = channels_last(image), real_type(image), image.shape
-    mean_used, var_used = used(gamma, mean, real), used(gamma, var, real)
+    gamma, beta, mean, var, eps = with_room(norm, real)
     y = maps(image, len(weight), height // 2, width // 2)
     library.call(
-        "san_stem", storage(image), images, height, width, len(weight), mean is None,
-        image, *(parameter(x, real) for x in (weight, gamma, beta)), mean_used, var_used, eps, y,
+        "san_stem", storage(image), images, height, width, len(weight), norm.mean is None,
+        image, *(parameter(x, real) for x in (weight, gamma, beta)), mean, var, eps, y,
     )  # fmt: skip
-    return y, mean_used, var_used
+    return y, mean, var
 
 
 def stem_backward(
-    grad: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    batch: bool,
-    image_grad: bool,
+    grad: Tensor, image: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """san::stem_backward."""
-    library = fitting(image, weight, gamma, beta, mean, var)
+    *known, batch, image_grad = rest
+    library, norm = fitting(image, weight, *known[:4]), Affine(*known)
     if library is None:
-        return plain.stem_backward(grad, image, weight, gamma, beta, mean, var, eps, batch, image_grad)
+        return plain.stem_backward(grad, image, weight, *rest)
     image, real, (images, _, height, width) = channels_last(image), real_type(image), image.shape
-    given = [parameter(x, real) for x in (weight, gamma, beta)]
+    owned = weight, norm.gamma, norm.beta
+    given = [parameter(x, real) for x in owned]
     grad_image = torch.empty_like(image) if image_grad else image.new_empty(0)
     grads = [torch.empty_like(x) for x in given]
     library.call(
         "san_stem_backward", storage(image), images, height, width, len(weight), batch,
-        channels_last(grad), image, *given, mean, var, eps, grad_image if image_grad else None, *grads,
+        channels_last(grad), image, *given, *norm[2:], grad_image if image_grad else None, *grads,
     )  # fmt: skip
-    typed = (x.to(like.dtype) for x, like in zip(grads, (weight, gamma, beta), strict=True))
+    typed = (x.to(like.dtype) for x, like in zip(grads, owned, strict=True))
     return grad_image, *typed  # type: ignore[return-value]  # three of them
 
 

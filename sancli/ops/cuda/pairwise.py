@@ -105,7 +105,7 @@ def choose_way(pairs: Pairs) -> Way:
 
 def weights_map(pairs: Pairs) -> Tensor:
     """An empty [N, G, H, W], channels last, of the type that sums are kept in."""
-    return maps(pairs.value, pairs.groups, *pairs.value.shape[2:]).to(pairs.real)
+    return maps(pairs.value, pairs.groups, *pairs.value.shape[2:], dtype=pairs.real)
 
 
 def hidden_statistics(first: Tensor, second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,16 +27,16 @@ def patchwise_attention(
     tensors = (x for x in rest if isinstance(x, Tensor))
     if not loader.usable(query, key, value, *tensors) or not of_one_type(query, key, value):
         return plain.patchwise_attention(query, key, value, *given)
-    k = given.kernel_size
-    mean1, var1, moments = norm.statistics(query, key, given.mean1, given.var1, k)
-    norm1 = Affine(given.gamma1, given.beta1, mean1, var1, given.eps1)
-    folded, weight1 = norm.fold(norm1, key, moments, k), parameter(given.weight1, mean1.dtype)
+    (norm1, norm2), k = given.norms, given.kernel_size
+    mean1, var1, moments = norm.statistics(query, key, norm1.mean, norm1.var, k)
+    folded = norm.fold(norm1.known(mean1, var1), key, moments, k)
+    weight1 = parameter(given.weight1, mean1.dtype)
     relation = Relation(query, key, folded, weight1, k)
     z = generation.choose(key, len(given.gamma2), k).generate(relation)
-    mean2, var2 = trunk.statistics(z, given.mean2, given.var2)
-    hidden = trunk.norm_relu(z, Affine(given.gamma2, given.beta2, mean2, var2, given.eps2))
+    known2 = trunk.affine(z, norm2)
+    hidden = trunk.norm_relu(z, known2)
     out = attend.choose(hidden, value, k).attend(hidden, value, given.weight2, given.bias2, k)
-    return out, mean1, var1, mean2, var2, z
+    return out, mean1, var1, known2.mean, known2.var, z
 
 
 def patchwise_attention_backward(
@@ -47,14 +47,13 @@ def patchwise_attention_backward(
     tensors, z = (x for x in rest if isinstance(x, Tensor)), given.kept
     if not loader.usable(grad, query, key, value, *tensors) or not of_one_type(grad, query, key, value, z):
         return plain.patchwise_attention_backward(grad, query, key, value, *given)
-    norm2 = Affine(given.gamma2, given.beta2, given.mean2, given.var2, given.eps2)
+    norm1, norm2 = given.norms
     hidden = trunk.norm_relu(z, norm2)
     way = attend.choose(hidden, value, given.kernel_size)
     grad_hidden, grad_value, grad_weight2, grad_bias2 = way.attend_backward(
         grad, hidden, value, given.weight2, given.bias2, given.kernel_size
     )
     grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, given.batch2)
-    norm1 = Affine(given.gamma1, given.beta1, given.mean1, given.var1, given.eps1)
     k, weight1 = given.kernel_size, parameter(given.weight1, norm1.mean.dtype)
     relation = Relation(query, key, norm.fold(norm1, key, None, k), weight1, k)
     grad_query, grad_key, first = generation_backward(relation, grad_z, norm1, given.batch1)

@@ -1,5 +1,6 @@
 """The CUDA sources, and what they ask of the tensors that they are given."""
 
+import math
 import re
 from pathlib import Path
 
@@ -52,9 +53,13 @@ def fits(*tensors: Tensor | None) -> bool:
 
 
 def reach(tensor: Tensor) -> int:
-    """The elements from the first to the last of one image, or of a tensor of less than four axes."""
+    """The elements from the first to the last of one image, or of a tensor of less than four axes.
+
+    Of one whose strides are 0, those of the copy that the kernels are given.
+    """
     inside = range(int(tensor.dim() >= 4), tensor.dim())
-    return 1 + sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in inside)
+    span = 1 + sum((tensor.shape[axis] - 1) * tensor.stride(axis) for axis in inside)
+    return max(span, math.prod(tensor.shape[axis] for axis in inside))
 
 
 def ctype(dtype: torch.dtype) -> str:

@@ -1,6 +1,6 @@
 """san::stem by kernels/stem.cu. Shapes as in sancli/ops/reference/stem.py."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.channels import PARTS, THREADS, WARP, cut, cut_pixels, integers, joined_bytes, joining
 from sancli.ops.cuda.trunk import affine, usable
-from sancli.ops.layout import of_one_type, parameter, real_type, used
-from sancli.ops.norm import Affine
+from sancli.ops.layout import of_one_type, parameter, real_type, with_room
+from sancli.ops.norm import Affine, Norm
 from sancli.ops.reference import stem as plain
 from sancli.ops.reference.trunk import channels_last
 from sancli.ops.registry import implement
@@ -23,20 +23,12 @@ MOMENTS = 9
 """Sums of the distances of three colours, and of their six products."""
 
 
-def stem(
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def stem(image: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::stem."""
-    if not fitting(image, weight, gamma, beta, mean, var):
-        return plain.stem(image, weight, gamma, beta, mean, var, eps)
-    image, dtype, own = channels_last(image), real_type(image), mean is None or var is None
-    norm = affine(image, gamma, beta, used(gamma, mean, dtype), used(gamma, var, dtype), eps)
+    if not fitting(image, weight, *given[:4]):
+        return plain.stem(image, weight, *given)
+    image, dtype, (_, _, mean, var, _) = channels_last(image), real_type(image), given
+    norm, own = affine(image, with_room(Norm(*given), dtype)), mean is None or var is None
     folded = fold(moments(image) if own else None, parameter(weight, dtype), norm, own=own)
     images, _, height, width = image.shape
     y = maps(image, len(weight), height // 2, width // 2)
@@ -50,22 +42,14 @@ def stem(
 
 
 def stem_backward(
-    grad: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    batch: bool,
-    image_grad: bool,
+    grad: Tensor, image: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """san::stem_backward."""
-    if not fitting(image, grad, weight, gamma, beta, mean, var) or not of_one_type(grad, image):
-        return plain.stem_backward(grad, image, weight, gamma, beta, mean, var, eps, batch, image_grad)
+    *known, batch, image_grad = rest
+    if not fitting(image, grad, weight, *known[:4]) or not of_one_type(grad, image):
+        return plain.stem_backward(grad, image, weight, *rest)
     grad, image = channels_last(grad), channels_last(image)
-    real_weight, norm = parameter(weight, real_type(image)), affine(image, gamma, beta, mean, var, eps)
+    real_weight, norm = parameter(weight, real_type(image)), affine(image, Affine(*known))
     of_image = moments(image) if batch else None
     folded = fold(of_image, real_weight, norm, own=False)
     sums = summed(grad, image, folded)
@@ -74,7 +58,7 @@ def stem_backward(
     if image_grad:
         through = through_statistics(image, real_weight, of_statistics) if batch else None
         grad_image = image_gradient(grad, image, folded, through)
-    typed = (x.to(like.dtype) for x, like in zip(grads, (weight, gamma, beta), strict=True))
+    typed = (x.to(like.dtype) for x, like in zip(grads, (weight, *known[:2]), strict=True))
     return grad_image, *typed  # type: ignore[return-value]  # three of them
 
 

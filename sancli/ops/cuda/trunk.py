@@ -4,14 +4,17 @@ The convolution itself stays torch's; its bits repeat where torch.backends.cudnn
 Shapes as in sancli/ops/reference/trunk.py.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sancli.ops.cuda import loader
 from sancli.ops.cuda.channels import MOST_PIXELS, PARTS, cut, integers, joined_bytes, joining, real
-from sancli.ops.layout import of_one_type, parameter, real_type, used
-from sancli.ops.norm import Affine
+from sancli.ops.layout import of_one_type, parameter, real_type, with_room
+from sancli.ops.norm import Affine, Norm
 from sancli.ops.reference import trunk as plain
 from sancli.ops.reference.trunk import channels_last
 from sancli.ops.registry import implement
@@ -25,87 +28,65 @@ def usable(x: Tensor, *rest: Tensor | None) -> bool:
     return x.numel() // max(1, x.shape[1]) <= MOST_PIXELS and loader.usable(x, *rest)
 
 
-def bn_relu_conv1x1(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_relu_conv1x1(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::bn_relu_conv1x1."""
-    if not usable(x, gamma, beta, mean, var):
-        return plain.bn_relu_conv1x1(x, gamma, beta, mean, var, eps, weight, bias)
+    *given, weight, bias = rest
+    if not usable(x, *given[:4]):
+        return plain.bn_relu_conv1x1(x, *rest)
     x = channels_last(x)
-    norm = normalisation(x, gamma, beta, mean, var, eps)
+    norm = normalisation(x, Norm(*given))
     return channels_last(F.conv2d(norm_relu(x, norm), weight, bias)), norm.mean, norm.var
 
 
-def bn_relu_conv1x1_backward(
-    grad: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    weight: Tensor,
-    batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def bn_relu_conv1x1_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """san::bn_relu_conv1x1_backward."""
-    if not usable(x, grad, gamma, beta, mean, var) or not of_one_type(grad, x, weight):
-        return plain.bn_relu_conv1x1_backward(grad, x, gamma, beta, mean, var, eps, weight, batch)
-    x, norm = channels_last(x), affine(x, gamma, beta, mean, var, eps)
+    *known, weight, batch = rest
+    if not usable(x, grad, *known[:4]) or not of_one_type(grad, x, weight):
+        return plain.bn_relu_conv1x1_backward(grad, x, *rest)
+    x, norm = channels_last(x), affine(x, Affine(*known))
     y = norm_relu(x, norm)
-    grad_y, grad_weight, grad_bias = plain.conv1x1_backward(channels_last(grad), y, weight)
+    grad_y, *of_conv = plain.conv1x1_backward(channels_last(grad), y, weight)
     del y
-    grad_x, *grads = norm_relu_backward(channels_last(grad_y), x, norm, batch=batch)
-    grad_gamma, grad_beta = (one.to(like.dtype) for one, like in zip(grads, (gamma, beta), strict=True))
-    return grad_x, grad_gamma, grad_beta, grad_weight, grad_bias
+    grad_x, *of_norm = norm_relu_backward(channels_last(grad_y), x, norm, batch=batch)
+    return grad_x, *(one.to(like.dtype) for one, like in zip(of_norm, known[:2], strict=True)), *of_conv
 
 
-def known_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+def known_norm_relu(x: Tensor, *known: Any) -> Tensor:
     """san::norm_relu."""
-    if not usable(x, gamma, beta, mean, var):
-        return plain.known_norm_relu(x, gamma, beta, mean, var, eps)
-    return norm_relu(channels_last(x), affine(x, gamma, beta, mean, var, eps))
+    if not usable(x, *known[:4]):
+        return plain.known_norm_relu(x, *known)
+    return norm_relu(channels_last(x), affine(x, Affine(*known)))
 
 
-def bn_relu_pool(
-    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_relu_pool(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::bn_relu_pool."""
     images, channels, height, width = x.shape
-    if not usable(x, gamma, beta, mean, var) or min(height, width) < 2:
-        return plain.bn_relu_pool(x, gamma, beta, mean, var, eps)
+    if not usable(x, *given[:4]) or min(height, width) < 2:
+        return plain.bn_relu_pool(x, *given)
     x = channels_last(x)
-    norm, y = normalisation(x, gamma, beta, mean, var, eps), maps(x, channels, height // 2, width // 2)
+    norm, y = normalisation(x, Norm(*given)), maps(x, channels, height // 2, width // 2)
     windows = images * (height // 2) * (width // 2)
     work = cut(windows, channels, x, y)
     loader.launch(
         SOURCE, work.kernel("norm_relu_pool", x), work.grid, work.block,
-        x, *norm[:4], real(eps, norm.mean), y, *integers(height, width, windows, channels, work.share),
+        x, *numbers(norm), y, *integers(height, width, windows, channels, work.share),
     )  # fmt: skip
     return y, norm.mean, norm.var
 
 
-def bn_relu_pool_backward(
-    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_relu_pool_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::bn_relu_pool_backward."""
-    if not usable(x, grad, gamma, beta, mean, var) or not of_one_type(grad, x):
-        return plain.bn_relu_pool_backward(grad, x, gamma, beta, mean, var, eps, batch)
+    *known, batch = rest
+    if not usable(x, grad, *known[:4]) or not of_one_type(grad, x):
+        return plain.bn_relu_pool_backward(grad, x, *rest)
     images, channels, height, width = x.shape
-    grad, x, norm = channels_last(grad), channels_last(x), affine(x, gamma, beta, mean, var, eps)
+    grad, x, norm = channels_last(grad), channels_last(x), affine(x, Affine(*known))
     windows, cells = images * (height // 2) * (width // 2), images * -(-height // 2) * -(-width // 2)
     work = cut(windows, channels, x, grad, most=PARTS)
     sums = norm.mean.new_empty(work.parts, 2, channels)
-    given = *norm[:4], real(eps, norm.mean)
     loader.launch(
         SOURCE, work.kernel("pool_sums", x), work.grid, work.block,
-        grad, x, *given, sums, *integers(height, width, windows, channels, work.share),
+        grad, x, *numbers(norm), sums, *integers(height, width, windows, channels, work.share),
         shared=work.shared(2, sums),
     )  # fmt: skip
     grads, of_batch = gradients(sums, norm, pixels=images * height * width)
@@ -113,27 +94,29 @@ def bn_relu_pool_backward(
     work = cut(cells, channels, x, grad, grad_x)
     loader.launch(
         SOURCE, work.kernel("pool_gradient", x), work.grid, work.block,
-        grad, x, *given, *of_batch, grad_x,
+        grad, x, *numbers(norm), *of_batch, grad_x,
         *integers(batch, height, width, cells, channels, work.share),
     )  # fmt: skip
-    return grad_x, grads[0].to(gamma.dtype), grads[1].to(beta.dtype)
+    return grad_x, grads[0].to(known[0].dtype), grads[1].to(known[1].dtype)
 
 
-def affine(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Affine:
-    """A norm whose statistics are known, of the type that maps like `x` are computed in."""
-    gamma, beta, mean, var = (parameter(t, real_type(x)) for t in (gamma, beta, mean, var))
-    return Affine(gamma, beta, mean, var, eps)
+def affine(x: Tensor, norm: Affine) -> Affine:
+    """The norm, of the type that maps like `x` are computed in."""
+    gamma, beta, mean, var = (parameter(t, real_type(x)) for t in norm[:4])
+    return Affine(gamma, beta, mean, var, norm.eps)
 
 
-def normalisation(
-    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
-) -> Affine:
+def normalisation(x: Tensor, given: Norm) -> Affine:
     """The same with statistics of its own: copies of those given, or those of `x`."""
-    dtype = real_type(x)
-    norm = affine(x, gamma, beta, used(gamma, mean, dtype), used(gamma, var, dtype), eps)
-    if mean is None or var is None:
+    norm = affine(x, with_room(given, real_type(x)))
+    if given.mean is None or given.var is None:
         write_statistics(x, norm.mean, norm.var)
     return norm
+
+
+def numbers(norm: Affine) -> tuple[Tensor | np.generic, ...]:
+    """The norm as kernels take it."""
+    return *norm[:4], real(norm.eps, norm.mean)
 
 
 def write_statistics(x: Tensor, mean: Tensor, var: Tensor) -> None:
@@ -161,7 +144,7 @@ def norm_relu(x: Tensor, norm: Affine) -> Tensor:
     work = cut(pixels, channels, x, y)
     loader.launch(
         SOURCE, work.kernel("norm_relu", x), work.grid, work.block,
-        x, *norm[:4], real(norm.eps, norm.mean), y, *integers(pixels, channels, work.share),
+        x, *numbers(norm), y, *integers(pixels, channels, work.share),
     )  # fmt: skip
     return y
 
@@ -174,16 +157,15 @@ def norm_relu_backward(
     pixels = x.numel() // channels
     work = cut(pixels, channels, x, grad, most=PARTS)
     sums = norm.mean.new_empty(work.parts, 2, channels)
-    given = *norm[:4], real(norm.eps, norm.mean)
     loader.launch(
         SOURCE, work.kernel("norm_relu_sums", x), work.grid, work.block,
-        grad, x, *given, sums, *integers(pixels, channels, work.share), shared=work.shared(2, sums),
+        grad, x, *numbers(norm), sums, *integers(pixels, channels, work.share), shared=work.shared(2, sums),
     )  # fmt: skip
     grads, of_batch = gradients(sums, norm, pixels=pixels)
     work = cut(pixels, channels, x, grad)
     loader.launch(
         SOURCE, work.kernel("norm_relu_gradient", x), work.grid, work.block,
-        grad, x, *given, *of_batch, grad, *integers(batch, pixels, channels, work.share),
+        grad, x, *numbers(norm), *of_batch, grad, *integers(batch, pixels, channels, work.share),
     )  # fmt: skip
     return grad, *grads
 

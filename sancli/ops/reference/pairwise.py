@@ -10,11 +10,13 @@ direction.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sancli.ops.norm import Affine, accumulation_type
+from sancli.ops.attention import Given, GivenBack
+from sancli.ops.norm import Affine, Norm, accumulation_type
 from sancli.ops.reference.aggregation import aggregate, aggregate_backward
 from sancli.ops.reference.windows import Windows
 from sancli.ops.statistics import sum_statistics, sum_statistics_backward
@@ -71,42 +73,26 @@ class Moments:
 
 
 def pairwise_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    place: Tensor,
-    sign: int,
-    gamma1: Tensor,
-    beta1: Tensor,
-    mean1: Tensor | None,
-    var1: Tensor | None,
-    eps1: float,
-    weight1: Tensor,
-    gamma2: Tensor,
-    beta2: Tensor,
-    mean2: Tensor | None,
-    var2: Tensor | None,
-    eps2: float,
-    weight2: Tensor,
-    bias2: Tensor,
-    kernel_size: int,
+    query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """san::pairwise_attention."""
+    given = Given(*rest)
+    (norm1, norm2), k = given.norms, given.kernel_size
     a, b = operands(query, key, place, sign)
-    dtype = a.dtype
-    if mean1 is None or var1 is None:
-        mean1, var1 = sum_statistics(a, b, kernel_size)
-    else:
-        mean1, var1 = mean1.to(dtype, copy=True), var1.to(dtype, copy=True)
-    relation = make_relation(a, b, Affine(gamma1, beta1, mean1, var1, eps1), kernel_size)
-    if mean2 is None or var2 is None:
-        mean2, var2 = hidden_statistics(relation, weight1, a.numel() // a.shape[1] * kernel_size**2)
-    else:
-        mean2, var2 = mean2.to(dtype, copy=True), var2.to(dtype, copy=True)
-    hidden = fold_into(weight1, Affine(gamma2, beta2, mean2, var2, eps2))
-    out, logsumexp = attend(relation, *hidden, weight2.to(dtype), value)
-    logsumexp += bias2.to(dtype)[:, None, None]  # the softmax itself does not see the bias
-    return out, mean1, var1, mean2, var2, logsumexp
+    known1 = copied(norm1, a.dtype) or norm1.known(*sum_statistics(a, b, k))
+    relation, count = make_relation(a, b, known1, k), a.numel() // a.shape[1] * k**2
+    known2 = copied(norm2, a.dtype) or norm2.known(*hidden_statistics(relation, given.weight1, count))
+    hidden = fold_into(given.weight1, known2)
+    out, logsumexp = attend(relation, *hidden, given.weight2.to(a.dtype), value)
+    logsumexp += given.bias2.to(a.dtype)[:, None, None]  # the softmax itself does not see the bias
+    return out, known1.mean, known1.var, known2.mean, known2.var, logsumexp
+
+
+def copied(norm: Norm, dtype: torch.dtype) -> Affine | None:
+    """The norm with copies of the statistics that it is given, or None where it is given none."""
+    if norm.mean is None or norm.var is None:
+        return None
+    return norm.known(norm.mean.to(dtype, copy=True), norm.var.to(dtype, copy=True))
 
 
 def operands(query: Tensor, key: Tensor, place: Tensor, sign: int) -> tuple[Tensor, Tensor]:
@@ -159,48 +145,29 @@ def attend(
 
 
 def pairwise_attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    place: Tensor,
-    sign: int,
-    gamma1: Tensor,
-    beta1: Tensor,
-    mean1: Tensor,
-    var1: Tensor,
-    eps1: float,
-    batch1: bool,
-    weight1: Tensor,
-    gamma2: Tensor,
-    beta2: Tensor,
-    mean2: Tensor,
-    var2: Tensor,
-    eps2: float,
-    batch2: bool,
-    weight2: Tensor,
-    bias2: Tensor,
-    logsumexp: Tensor,
-    kernel_size: int,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, place: Tensor, sign: int, *rest: Any
 ) -> tuple[Tensor, ...]:
     """san::pairwise_attention_backward."""
-    norm1, norm2 = Affine(gamma1, beta1, mean1, var1, eps1), Affine(gamma2, beta2, mean2, var2, eps2)
+    given = GivenBack(*rest)
+    (norm1, norm2), weight1, k = given.norms, given.weight1, given.kernel_size
     a, b = operands(query, key, place, sign)
-    relation = make_relation(a, b, norm1, kernel_size)
-    logsumexp = logsumexp - bias2.to(a.dtype)[:, None, None]
+    relation = make_relation(a, b, norm1, k)
+    logsumexp = given.kept - given.bias2.to(a.dtype)[:, None, None]
     grad_a, grad_b = torch.zeros_like(relation.a), torch.zeros_like(relation.b)
+    layers = *fold_into(weight1, norm2), given.weight2.to(a.dtype)
     products, grad_beta2, grad_weight2, grad_value = attend_backward(
-        relation, *fold_into(weight1, norm2), weight2.to(a.dtype), value, logsumexp, grad, grad_a, grad_b
+        relation, *layers, value, logsumexp, grad, grad_a, grad_b
     )
-    grad_gamma2 = ((products * weight1).sum(1) - mean2 * grad_beta2) * torch.rsqrt(var2 + eps2)
+    invstd = torch.rsqrt(norm2.var + norm2.eps)
+    grad_gamma2 = ((products * weight1).sum(1) - norm2.mean * grad_beta2) * invstd
     grad_weight1 = norm2.fold()[0][:, None] * products
-    if batch2:
-        count = a.numel() // a.shape[1] * kernel_size**2
+    if given.batch2:
+        count = a.numel() // a.shape[1] * k**2
         grad_weight1 += hidden_statistics_backward(
             relation, weight1.to(a.dtype), norm2, grad_gamma2 / count, grad_beta2 / count, grad_a, grad_b
         )
     maps = relation.layout.maps(grad_a, a.dtype), relation.layout.fold(grad_b, a.dtype)
-    grad_a, grad_b, grad_gamma1, grad_beta1 = norm_backward(*maps, a, b, norm1, kernel_size, batch1)
+    grad_a, grad_b, grad_gamma1, grad_beta1 = norm_backward(*maps, a, b, norm1, k, given.batch1)
     channels = query.shape[1]
     return (
         _to_maps(grad_a[:, :channels], query),
@@ -210,10 +177,10 @@ def pairwise_attention_backward(
         grad_gamma1,
         grad_beta1,
         grad_weight1.to(weight1.dtype),
-        grad_gamma2.to(gamma2.dtype),
-        grad_beta2.to(beta2.dtype),
-        grad_weight2.to(weight2.dtype),
-        torch.zeros_like(bias2),  # the same for every offset, so the softmax does not see it
+        grad_gamma2.to(given.gamma2.dtype),
+        grad_beta2.to(given.beta2.dtype),
+        grad_weight2.to(given.weight2.dtype),
+        torch.zeros_like(given.bias2),  # the same for every offset, so the softmax does not see it
     )
 
 

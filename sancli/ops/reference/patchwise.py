@@ -6,10 +6,12 @@ the key.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sancli.ops.attention import Given, GivenBack
 from sancli.ops.norm import Affine
 from sancli.ops.reference import trunk
 from sancli.ops.reference.aggregation import aggregate, aggregate_backward
@@ -46,69 +48,36 @@ class Relation:
 
 
 def patchwise_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gamma1: Tensor,
-    beta1: Tensor,
-    mean1: Tensor | None,
-    var1: Tensor | None,
-    eps1: float,
-    weight1: Tensor,
-    gamma2: Tensor,
-    beta2: Tensor,
-    mean2: Tensor | None,
-    var2: Tensor | None,
-    eps2: float,
-    weight2: Tensor,
-    bias2: Tensor,
-    kernel_size: int,
+    query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """san::patchwise_attention."""
-    mean1, var1 = relation_statistics(query, key, mean1, var1, kernel_size)
-    relation = make_relation(query, key, Affine(gamma1, beta1, mean1, var1, eps1), kernel_size)
-    z = generate(relation, weight1.to(relation.scale.dtype), value.dtype)
-    mean2, var2 = trunk.statistics(z, mean2, var2)
-    hidden = trunk.norm_relu(z, Affine(gamma2, beta2, mean2, var2, eps2))
-    return attend(hidden, value, weight2, bias2, kernel_size), mean1, var1, mean2, var2, z
+    given = Given(*rest)
+    (norm1, norm2), k = given.norms, given.kernel_size
+    known1 = norm1.known(*relation_statistics(query, key, norm1.mean, norm1.var, k))
+    relation = make_relation(query, key, known1, k)
+    z = generate(relation, given.weight1.to(relation.scale.dtype), value.dtype)
+    known2 = trunk.affine(z, norm2)
+    out = attend(trunk.norm_relu(z, known2), value, given.weight2, given.bias2, k)
+    return out, known1.mean, known1.var, known2.mean, known2.var, z
 
 
 def patchwise_attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gamma1: Tensor,
-    beta1: Tensor,
-    mean1: Tensor,
-    var1: Tensor,
-    eps1: float,
-    batch1: bool,
-    weight1: Tensor,
-    gamma2: Tensor,
-    beta2: Tensor,
-    mean2: Tensor,
-    var2: Tensor,
-    eps2: float,
-    batch2: bool,
-    weight2: Tensor,
-    bias2: Tensor,
-    z: Tensor,
-    kernel_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
     """san::patchwise_attention_backward."""
-    norm1, norm2 = Affine(gamma1, beta1, mean1, var1, eps1), Affine(gamma2, beta2, mean2, var2, eps2)
+    given = GivenBack(*rest)
+    (norm1, norm2), z, k = given.norms, given.kept, given.kernel_size
     hidden = trunk.norm_relu(z, norm2)
     grad_hidden, grad_value, grad_weight2, grad_bias2 = attend_backward(
-        grad, hidden, value, weight2, bias2, kernel_size
+        grad, hidden, value, given.weight2, given.bias2, k
     )
-    grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, batch2)
-    relation = make_relation(query, key, norm1, kernel_size)
-    rows, padded, grad_scale, grad_shift, grad_weight1 = generate_backward(relation, grad_z, weight1)
+    grad_z, grad_gamma2, grad_beta2 = trunk.norm_relu_backward(grad_hidden, hidden, z, norm2, given.batch2)
+    relation = make_relation(query, key, norm1, k)
+    rows, padded, grad_scale, grad_shift, grad_weight1 = generate_backward(relation, grad_z, given.weight1)
     grad_gamma1, grad_beta1, grad_mean1, grad_var1 = norm1.fold_backward(grad_scale, grad_shift)
     grad_query, grad_key = relation.layout.maps(rows, rows.dtype), relation.layout.fold(padded, rows.dtype)
-    if batch1:
-        statistics = (mean1, grad_mean1, grad_var1)
+    if given.batch1:
+        statistics = (norm1.mean, grad_mean1, grad_var1)
         add_statistics_backward(grad_query, grad_key, query, key, *statistics)
     return (
         grad_query.to(query.dtype),
@@ -116,11 +85,11 @@ def patchwise_attention_backward(
         grad_value,
         grad_gamma1,
         grad_beta1,
-        grad_weight1.to(weight1.dtype),
+        grad_weight1.to(given.weight1.dtype),
         grad_gamma2,
         grad_beta2,
-        grad_weight2.to(weight2.dtype),
-        grad_bias2.to(bias2.dtype),
+        grad_weight2.to(given.weight2.dtype),
+        grad_bias2.to(given.bias2.dtype),
     )
 
 

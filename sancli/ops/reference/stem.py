@@ -5,11 +5,13 @@ The statistics of the convolution's output follow from those of the image: with 
 covariance, 3 numbers and 3 x 3, the mean is weight mu and the variance diag(weight V weight^T).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sancli.ops.norm import Affine, accumulation_type
+from sancli.ops.norm import Affine, Norm, accumulation_type
 from sancli.ops.reference.trunk import channels_last, pool_backward
 
 
@@ -40,37 +42,22 @@ def folded(weight: Tensor, norm: Affine, dtype: torch.dtype) -> tuple[Tensor, Te
     return (weight * scale[:, None])[:, :, None, None].to(dtype), shift.to(dtype)
 
 
-def stem(
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def stem(image: Tensor, weight: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::stem."""
-    mean, var = statistics(image, weight, mean, var)
-    kernel, bias = folded(weight, Affine(gamma, beta, mean, var, eps), image.dtype)
+    norm = Norm(*given)
+    mean, var = statistics(image, weight, norm.mean, norm.var)
+    kernel, bias = folded(weight, norm.known(mean, var), image.dtype)
     images = channels_last(image).split(1)  # at full size, all of them would be the largest tensor of all
     y = torch.cat([F.max_pool2d(F.conv2d(one, kernel, bias).relu_(), 2) for one in images])
     return channels_last(y), mean, var
 
 
 def stem_backward(
-    grad: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    batch: bool,
-    image_grad: bool,
+    grad: Tensor, image: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of image (empty unless `image_grad`), weight, gamma and beta."""
-    image, grad, norm = channels_last(image), channels_last(grad), Affine(gamma, beta, mean, var, eps)
+    """san::stem_backward: gradients of image (empty unless `image_grad`), weight, gamma and beta."""
+    *known, batch, image_grad = rest
+    image, grad, norm = channels_last(image), channels_last(grad), Affine(*known)
     grad_image, grad_kernel, grad_shift = conv_backward(
         grad, image, *folded(weight, norm, image.dtype), image_grad
     )

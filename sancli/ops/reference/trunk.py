@@ -3,11 +3,13 @@
 Shapes: x [N, C, H, W], channels last; gamma, beta and the statistics [C].
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sancli.ops.norm import Affine, accumulation_type
+from sancli.ops.norm import Affine, Norm, accumulation_type
 
 aten = torch.ops.aten
 
@@ -22,16 +24,21 @@ def statistics(x: Tensor, mean: Tensor | None, var: Tensor | None) -> tuple[Tens
     return mean, var
 
 
+def affine(x: Tensor, norm: Norm) -> Affine:
+    """The norm with the statistics that it uses for `x`."""
+    return norm.known(*statistics(x, norm.mean, norm.var))
+
+
 def norm_relu(x: Tensor, norm: Affine) -> Tensor:
     """relu((x - mean) / sqrt(var + eps) * gamma + beta)."""
     gamma, beta = norm.gamma.to(norm.mean.dtype), norm.beta.to(norm.mean.dtype)
     return torch.batch_norm(x, gamma, beta, norm.mean, norm.var, False, 0.0, norm.eps, False).relu_()
 
 
-def known_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+def known_norm_relu(x: Tensor, *norm: Any) -> Tensor:
     """san::norm_relu."""
     x = channels_last(x)
-    return norm_relu(x, Affine(gamma, beta, *statistics(x, mean, var), eps))
+    return norm_relu(x, affine(x, Norm(*norm)))
 
 
 def norm_relu_backward(
@@ -59,40 +66,22 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def bn_relu_conv1x1(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_relu_conv1x1(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::bn_relu_conv1x1."""
+    *given, weight, bias = rest
     x = channels_last(x)
-    mean, var = statistics(x, mean, var)
-    y = F.conv2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), weight, bias)
-    return channels_last(y), mean, var
+    norm = affine(x, Norm(*given))
+    return channels_last(F.conv2d(norm_relu(x, norm), weight, bias)), norm.mean, norm.var
 
 
-def bn_relu_conv1x1_backward(
-    grad: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    weight: Tensor,
-    batch: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """san::bn_relu_conv1x1_backward."""
-    x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
+def bn_relu_conv1x1_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """san::bn_relu_conv1x1_backward: gradients of x, gamma, beta, weight and bias."""
+    *known, weight, batch = rest
+    x, norm = channels_last(x), Affine(*known)
     y = norm_relu(x, norm)
-    grad_y, grad_weight, grad_bias = conv1x1_backward(channels_last(grad), y, weight)
-    grad_x, grad_gamma, grad_beta = norm_relu_backward(channels_last(grad_y), y, x, norm, batch)
-    return channels_last(grad_x), grad_gamma, grad_beta, grad_weight, grad_bias
+    grad_y, *of_conv = conv1x1_backward(channels_last(grad), y, weight)
+    grad_x, *of_norm = norm_relu_backward(channels_last(grad_y), y, x, norm, batch)
+    return channels_last(grad_x), *of_norm, *of_conv
 
 
 def conv1x1_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,20 +92,17 @@ def conv1x1_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     return grad_x, grad_weight.contiguous(), grad_bias
 
 
-def bn_relu_pool(
-    x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_relu_pool(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """san::bn_relu_pool."""
     x = channels_last(x)
-    mean, var = statistics(x, mean, var)
-    return channels_last(F.max_pool2d(norm_relu(x, Affine(gamma, beta, mean, var, eps)), 2)), mean, var
+    norm = affine(x, Norm(*given))
+    return channels_last(F.max_pool2d(norm_relu(x, norm), 2)), norm.mean, norm.var
 
 
-def bn_relu_pool_backward(
-    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float, batch: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """san::bn_relu_pool_backward."""
-    x, norm = channels_last(x), Affine(gamma, beta, mean, var, eps)
+def bn_relu_pool_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """san::bn_relu_pool_backward: gradients of x, gamma and beta."""
+    *known, batch = rest
+    x, norm = channels_last(x), Affine(*known)
     y = norm_relu(x, norm)
     grad_y = pool_backward(channels_last(grad), y)
     grad_x, grad_gamma, grad_beta = norm_relu_backward(grad_y, y, x, norm, batch)

@@ -28,7 +28,11 @@ def fits(hidden: Tensor, value: Tensor, kernel_size: int) -> bool:
     groups, channels = hidden.shape[1], value.shape[1]
     if groups not in (8, 16, 32, 64) or channels != 8 * groups or min(value.shape[2:]) <= kernel_size // 2:
         return False
-    return kernel_size > 1 and max(_shared(groups, kernel_size)) <= loader.shared_limit(value.device)
+    return (
+        kernel_size > 1
+        and kernel_size % 2 == 1
+        and max(_shared(groups, kernel_size)) <= loader.shared_limit(value.device)
+    )
 
 
 def _shared(groups: int, kernel_size: int) -> tuple[int, int, int]:

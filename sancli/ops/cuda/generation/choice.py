@@ -13,7 +13,7 @@ def choose(key: Tensor, groups: int, kernel_size: int) -> ModuleType:
     planes, limit = key.shape[1], loader.shared_limit(key.device)
     if min(key.shape[2:]) <= kernel_size // 2:
         return naive  # the border bounces more than once: no square holds all places a pixel is seen from
-    if mma.fits(key, groups) and mma.shared(planes, groups, kernel_size) <= limit:
+    if mma.fits(key, groups, kernel_size) and mma.shared(planes, groups, kernel_size) <= limit:
         return mma
     at = tiled.tile(planes, groups)
     if at is not None and tiled.shared(key, at, kernel_size) <= limit:

@@ -11,18 +11,20 @@ from sancli.ops.cuda.placement import placed, sizes, squares
 from sancli.ops.trunk import maps
 
 SOURCE, SIDE, APART, HALF = "generate_mma.cu", 8, 8, 2
+WIDEST = 31
+"""Footprint whose columns have a warp each in a block."""
 SPLITS = 4
 """Pairs of warps that share the offsets of a square: 8 warps a block."""
 BLOCKS = 1024
 """Of the sums over all pixels, about: the shape alone decides how they are cut, so that results repeat."""
 
 
-def fits(key: Tensor, groups: int) -> bool:
-    """Whether type, card, R and G are the tensor cores'."""
+def fits(key: Tensor, groups: int, kernel_size: int) -> bool:
+    """Whether type, card, R, G and K are the tensor cores'."""
     least = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}.get(key.dtype)
     if least is None or loader.capability(key.device) < least:
         return False
-    return key.shape[1] % 16 == 0 and groups % 8 == 0
+    return key.shape[1] % 16 == 0 and groups % 8 == 0 and kernel_size <= WIDEST
 
 
 def shared(planes: int, groups: int, kernel_size: int) -> int:

@@ -28,9 +28,9 @@ class Pairs:
         kernel_size: int,
         grad: Tensor | None = None,
     ) -> None:
-        self.query, self.key, self.value = maps
+        self.query, self.key, self.value = (laid_out(x)[0] for x in maps)  # not once more in each launch
         self.sign, self.groups = sign, groups
-        self.grad = self.value if grad is None else grad
+        self.grad = self.value if grad is None else laid_out(grad)[0]
         self.dtype, self.real = self.query.dtype, real_type(self.query)
         images, self.planes, height, width = self.query.shape
         self.related = self.planes + 2
