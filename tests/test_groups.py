@@ -20,7 +20,7 @@ SHARES = {"test": 0.2, "val": 0.15}
 def image(number, label, group, split=None, sha=None):
     return Picture(
         path=f"{label}/{number:05}.png",
-        file=Path("x"),
+        file="x",
         label=label,
         split=split,
         sha256=sha or f"sha{number}",

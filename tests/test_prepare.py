@@ -11,7 +11,7 @@ from folders import class_tree, contents, fill, fill_zip, picture
 from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 from sancli.tasks import prepare as task
-from sancli.tasks.preparation import writing
+from sancli.tasks.preparation import reading, writing
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -299,7 +299,7 @@ def test_an_interruption_leaves_nothing(place, monkeypatch):
         raise KeyboardInterrupt
 
     for module, step in (
-        (task, "scan_files"),
+        (reading, "scan_files"),
         (writing, "place_files"),
         (writing, "write_prepared"),
         (task, "write_report"),

@@ -31,13 +31,18 @@ def show(facts: dict[str, Any]) -> None:
     result(_counts(facts["counts"]))
     _say_sums(facts)
     for action, title in (("skipped", "could not be used"), ("left out", "left out")):
-        chosen = [p for p in facts["problems"] if p["action"] == action and p["problem"] != OVER_LIMIT]
+        chosen = [p for p in facts["problems"] if p["action"] == action and not said_at_once(p["problem"])]
         if chosen:
             warn(f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)}):")
             _say_some(chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
     _say_near(facts)
     _say_classes(facts)
+
+
+def said_at_once(problem: str) -> bool:
+    """Whether one sentence tells it of many files: those over a limit, and those of a class too small."""
+    return problem == OVER_LIMIT or problem.startswith("class ")
 
 
 def renamed(names: dict[str, str]) -> str:

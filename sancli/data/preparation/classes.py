@@ -99,6 +99,7 @@ def _named(option: str, text: str, known: list[str]) -> list[str]:
     return names
 
 
-def cleaned(images: Iterable[Placed]) -> list[Placed]:
+def cleaned(images: Sequence[Placed]) -> list[Placed]:
     """The images with safe class names."""
-    return [image if image.label is None else replace(image, label=clean(image.label)) for image in images]
+    unsafe = rewritten(images)
+    return [replace(image, label=unsafe[image.label]) if image.label in unsafe else image for image in images]

@@ -22,8 +22,6 @@ class Selection:
     duplicates: Duplicates = field(default_factory=Duplicates)
     small: dict[str, int] = field(default_factory=dict)
     """Classes left out, and how many training images they had."""
-    over: int = 0
-    """Images left out by --max-per-class."""
     near: list[Twins] = field(default_factory=list)
     """Sets of those taken that look alike, where they were looked for."""
     problems: list[Problem] = field(default_factory=list)
@@ -102,7 +100,6 @@ def select(
         found.problems += leaking
     if config.max_per_class is not None:
         train, over = limit(train, config.max_per_class, seed=config.seed)
-        found.over = len(over)
         found.problems += [Problem(picture.path, "over --max-per-class", "left out") for picture in over]
     train, brought = _leave_small(found, train, brought, wanted=wanted, least=config.min_per_class)
     found.pictures = sorted(split_off(train, to_split, seed=config.seed) + brought, key=Picture.order)
