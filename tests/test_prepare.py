@@ -326,6 +326,19 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     assert contents("data") == before
 
 
+def test_a_class_that_is_too_small_is_told_once(san, place):
+    fill("pets", PETS | {"eel/1.png": 77})
+    outcome = san("prepare", "pets")
+    told = [line for line in outcome.stderr.splitlines() if "eel" in line and "Layout:" not in line]
+    assert told == [
+        "21 images, 3 classes: cat, dog, eel",
+        "Warning: too few usable training images, left out: eel (1).",
+    ]
+    assert problems("data/pets") == {
+        "eel/1.png": ("class eel has fewer than 2 usable training images", "left out")
+    }
+
+
 def test_many_classes_do_not_flood_the_screen(san, place):
     fill("many", class_tree(*(f"c{i:03}" for i in range(100)), count=2))
     outcome = san("prepare", "many")
