@@ -198,8 +198,10 @@ def conditions(load: float) -> dict[str, Any]:
 
 def add_run(path: Path, figures: dict[str, Any]) -> None:
     """Adds a run to a file of results."""
-    known = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
-    result = {"program": "benchmarks/prepare_scale.py", "runs": [*known, figures]}
+    result = {"program": "benchmarks/prepare_scale.py", "runs": []}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    result["runs"].append(figures)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

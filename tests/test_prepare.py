@@ -326,6 +326,24 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     assert contents("data") == before
 
 
+def test_choices_that_leave_too_little_are_refused_by_their_names(san, place):
+    fill("pets", PETS)
+    for options, words in (
+        (("--only", "cat"), "--only cat leaves cat."),
+        (("--skip", "cat,dog"), "--skip cat,dog leaves no class."),
+        (("--max-per-class", "1"), "--max-per-class 1 is less than --min-per-class 2."),
+    ):
+        outcome = san("prepare", "pets", *options)
+        assert (outcome.code, words in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_a_quiet_warning_brings_its_files(san, place):
+    fill("pets", PETS | {"cat/bad.jpg": b"x"})
+    lines = san("prepare", "pets", "--quiet").stderr.splitlines()
+    assert lines[0] == "Warning: 1 file could not be used (1 not an image):"
+    assert lines[1].startswith("  cat/bad.jpg: not an image (")
+
+
 def test_a_class_that_is_too_small_is_told_once(san, place):
     fill("pets", PETS | {"eel/1.png": 77})
     outcome = san("prepare", "pets")

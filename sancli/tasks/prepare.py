@@ -73,7 +73,8 @@ def look(config: PrepareConfig) -> Plan:
         )
     layout = recognise(see(config, source), config.layout)
     source.listing.use(layout.label_files)
-    images = classes.choose(layout.images, only=config.only, skip=config.skip)
+    least = 1 if layout.whole else 2
+    images = classes.choose(layout.images, only=config.only, skip=config.skip, least=least)
     if config.group_by is not None:
         images = grouped(images, config.group_by)
     classes.check_names(images)

@@ -11,7 +11,7 @@ from sancli.data.preparation.groups import leaks
 from sancli.data.preparation.layouts import Placed
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.splits import limit, split_off
-from sancli.errors import DataError, UsageError
+from sancli.errors import DataError, UsageError, folded
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _take_whole(pictures: list[Picture], to_split: dict[str, float], config: Pre
         raise DataError(
             "no image could be used.",
             why="every one of them is damaged, or no image.",
-            fix="get the archive again; san prepare --dry-run lists what is wrong with each.",
+            fix="get the archive again; --bad fail says what is wrong with them.",
         )
     return found
 
@@ -144,6 +144,6 @@ def _check_two_classes(found: Selection) -> None:
         lost = ", ".join(f"{label} ({count})" for label, count in list(found.small.items())[:10])
         raise DataError(
             "fewer than two classes with usable training images are left.",
-            why=f"left: {left}" + (f"; too few usable training images: {lost}." if lost else "."),
-            fix="add images, or mend the files that could not be read; san prepare --dry-run lists them.",
+            why=folded(f"left: {left}" + (f"; too few usable training images: {lost}." if lost else ".")),
+            fix="add images of them, or name more classes; --bad fail says which files could not be read.",
         )
