@@ -68,7 +68,7 @@ def attempt(tried: Case, archive: Path, to: Path, counts: Counter[str]) -> str |
     except Exception:  # that is what is looked for
         return traceback.format_exc()
     counts["accepted"] += 1
-    got = {name: path.read_bytes() for name, path in files.items()}
+    got = {name: Path(file).read_bytes() for name, file in zip(found.listing.images, files, strict=True)}
     if tried.files is not None and got != tried.files:
         return f"accepted with other files: {sorted(got)} instead of {sorted(tried.files)}"
     return None

@@ -5,9 +5,9 @@
 Generates JPEGs of --side pixels in 1,000 classes (or fewer, at least ten images each), as a folder of class
 folders, a tar of it, or a tar of one tar a wnid, as ImageNet's training images come; then runs `san
 prepare` on it in a process of its own, once as a whole and once again, when there is nothing to do. Memory
-is that of all its processes together, looked at ten times a second: of what they share each counts its
-part. Every image has other bytes: a thousand pictures are encoded, and a number is written into a comment
-of each file.
+is that of all its processes together, looked at ten times a second, and less often where a look takes long:
+of what they share each counts its part. Every image has other bytes: a thousand pictures are encoded, and a
+number is written into a comment of each file. Runs are added to those that FILE.json holds.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ ROOT = Path(__file__).parents[1]
 PICTURES = 1000
 CLASSES = 1000
 SAMPLE_S = 0.1
+LOOKING = 0.02
+"""Share of the time that looking at the memory may take: the system counts the pages of a gigabyte for it."""
 
 
 def pictures(side: int) -> list[bytes]:
@@ -130,13 +133,16 @@ def prepare(source: Path, out: Path) -> dict[str, Any]:
     """Runs `san prepare`; gives its time and the largest memory of all its processes together."""
     command = [sys.executable, "-m", "sancli", "prepare", str(source), str(out), "--json", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    began, peak = time.monotonic(), 0
+    began, peak, look = time.monotonic(), 0, 0.0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile("w+") as stdout:
         with subprocess.Popen(command, env=environment, stdout=stdout) as process:
             while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(SAMPLE_S, look / LOOKING))
+                look = time.monotonic()
                 peak = max(peak, sum(map(memory_kib, family(process.pid))))
-                time.sleep(SAMPLE_S)
+                look = time.monotonic() - look
         took = time.monotonic() - began
         after = resource.getrusage(resource.RUSAGE_CHILDREN)  # those of its workers are among them
         assert process.returncode == 0, process.returncode
@@ -153,44 +159,54 @@ def prepare(source: Path, out: Path) -> dict[str, Any]:
 
 def measure(form: str, count: int, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one form and size."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.place) as place:
         began = time.monotonic()
         source = generate(form, Path(place), count, options.side)
         print(f"{form} {count:,}: generated in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         first = prepare(source, Path(place) / "out")
+        print(json.dumps(first), file=sys.stderr, flush=True)  # removing a million files takes minutes
         again = prepare(source, Path(place) / "out")
-    figures = {
+    return {
         "form": form,
         "images": count,
+        "side_px": options.side,
         **first,
         "images_per_s": round(count / first["seconds"]),
-        "again_seconds": again["seconds"],
+        "again_processor_seconds": again["processor_seconds"],
+        "again_peak_mib": again["peak_mib"],
+        **conditions(load),
     }
-    print(json.dumps(figures), file=sys.stderr, flush=True)
-    return figures
 
 
-def conditions(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+def conditions(load: float) -> dict[str, Any]:
+    """What the figures depend on besides; `load` is that before the run."""
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names_ = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "program": "benchmarks/prepare_scale.py",
-        "side_px": options.side,
         "cores": len(os.sched_getaffinity(0)),
         "processor": names_[0] if names_ else platform.machine(),
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": round(load, 1),
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         "commit": commit,
     }
 
 
+def add_run(path: Path, figures: dict[str, Any]) -> None:
+    """Adds a run to a file of results."""
+    result = {"program": "benchmarks/prepare_scale.py", "runs": []}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    result["runs"].append(figures)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    """Measures every form at every size, and writes the results after each."""
+    """Measures every form at every size, and adds to the results after each."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000])
@@ -199,14 +215,12 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="A folder on the disk to use.")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    result = {**conditions(options), "runs": []}
     for count in options.sizes:
         for form in options.forms:
-            result["runs"].append(measure(form, count, options))
+            figures = measure(form, count, options)
+            print(json.dumps(figures, indent=2))
             if options.out:
-                options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if not options.out:
-        print(json.dumps(result, indent=2))
+                add_run(options.out, figures)
 
 
 if __name__ == "__main__":

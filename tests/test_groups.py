@@ -20,7 +20,7 @@ SHARES = {"test": 0.2, "val": 0.15}
 def image(number, label, group, split=None, sha=None):
     return Picture(
         path=f"{label}/{number:05}.png",
-        file=Path("x"),
+        file="x",
         label=label,
         split=split,
         sha256=sha or f"sha{number}",
@@ -124,9 +124,9 @@ def test_a_group_in_test_leaves_train():
     kept, problems = leaks(train, brought, drop=True)
     assert [picture.path for picture in kept] == ["a/00002.png", "a/00003.png"]
     assert [(problem.path, problem.problem, problem.action) for problem in problems] == [
-        ("a/00001.png", "group in test and val too: x", "left out"),
-        ("a/00004.png", "group in val too: x", "kept"),
-        ("a/00006.png", "group in test too: x", "kept"),
+        ("a/00001.png", "of a group that is in test and val too: x", "left out"),
+        ("a/00004.png", "of a group that is in val too: x", "kept"),
+        ("a/00006.png", "of a group that is in test too: x", "kept"),
     ]
     assert leaks(train, brought, drop=False)[0] == train
 

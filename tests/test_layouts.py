@@ -182,10 +182,14 @@ def test_a_layout_that_was_asked_for_has_that_for_its_reason():
     assert recognise(Seen(listing(*paths))).why.endswith("of the Intel scenes")
 
 
-def test_a_layout_that_was_asked_for_is_the_only_one_tried():
-    words = refusal("cat/1.jpg", "dog/1.jpg", wanted="intel")
-    assert "seg_train/CLASS/" in words
-    assert "train/CLASS/, val" not in words
+def test_a_layout_that_does_not_fit_is_told_from_the_one_that_does():
+    words = refusal("cat/1.jpg", "dog/1.jpg", wanted="intel").splitlines()
+    assert words[0].endswith("is not laid out as --layout intel says.")
+    assert words[1].startswith("  why: its layout seems to be folders: it has 2 folders and ")
+    assert words[2:] == ["  fix: leave --layout out."]
+    nothing = refusal("1.jpg", "2.jpg", wanted="intel")
+    assert "looked for seg_train/CLASS/ (Intel)" in nothing
+    assert "train/CLASS/ and test" not in nothing
 
 
 def test_labels_in_file_names_are_recognised():

@@ -11,7 +11,7 @@ from folders import class_tree, contents, fill, fill_zip, picture
 from sancli.data.prepared import open_prepared
 from sancli.errors import DataError
 from sancli.tasks import prepare as task
-from sancli.tasks.preparation import writing
+from sancli.tasks.preparation import reading, writing
 
 PETS = class_tree("cat", "dog", count=10)
 
@@ -299,7 +299,7 @@ def test_an_interruption_leaves_nothing(place, monkeypatch):
         raise KeyboardInterrupt
 
     for module, step in (
-        (task, "scan_files"),
+        (reading, "scan_files"),
         (writing, "place_files"),
         (writing, "write_prepared"),
         (task, "write_report"),
@@ -324,6 +324,37 @@ def test_force_keeps_the_old_folder_when_the_new_one_fails(place, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         task.run(config)
     assert contents("data") == before
+
+
+def test_choices_that_leave_too_little_are_refused_by_their_names(san, place):
+    fill("pets", PETS)
+    for options, words in (
+        (("--only", "cat"), "--only cat leaves cat."),
+        (("--skip", "cat,dog"), "--skip cat,dog leaves no class."),
+        (("--max-per-class", "1"), "--max-per-class 1 is less than --min-per-class 2."),
+    ):
+        outcome = san("prepare", "pets", *options)
+        assert (outcome.code, words in outcome.stderr) == (2, True), outcome.stderr
+
+
+def test_a_quiet_warning_brings_its_files(san, place):
+    fill("pets", PETS | {"cat/bad.jpg": b"x"})
+    lines = san("prepare", "pets", "--quiet").stderr.splitlines()
+    assert lines[0] == "Warning: 1 file could not be used (1 not an image):"
+    assert lines[1].startswith("  cat/bad.jpg: not an image (")
+
+
+def test_a_class_that_is_too_small_is_told_once(san, place):
+    fill("pets", PETS | {"eel/1.png": 77})
+    outcome = san("prepare", "pets")
+    told = [line for line in outcome.stderr.splitlines() if "eel" in line and "Layout:" not in line]
+    assert told == [
+        "21 images, 3 classes: cat, dog, eel",
+        "Warning: too few usable training images, left out: eel (1).",
+    ]
+    assert problems("data/pets") == {
+        "eel/1.png": ("class eel has fewer than 2 usable training images", "left out")
+    }
 
 
 def test_many_classes_do_not_flood_the_screen(san, place):

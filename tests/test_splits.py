@@ -19,7 +19,7 @@ def image(path, sha256, split=None):
     folders = path.split("/")
     return Picture(
         path=path,
-        file=Path(path),
+        file=path,
         label=folders[-2],
         split=split,
         sha256=sha256,

@@ -103,6 +103,26 @@ def test_what_is_said_of_the_images_is_checked_too(san, pets, name):
         assert faults(san("prepare", "--check", pets, "--json")) == {"missing": [name]}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said["counts"]["train"].update(cat=9),
+        lambda said: said["counts"].pop("val"),
+        lambda said: said["classes"].reverse(),
+        lambda said: said.update(unlabelled=1),
+    ],
+)
+def test_a_dataset_json_that_does_not_fit_the_images_is_changed_whatever_the_sums_say(san, pets, change):
+    manifest, sums = pets / "dataset.json", pets / "SHA256SUMS"
+    before = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    said = json.loads(manifest.read_text("utf-8"))
+    change(said)
+    manifest.write_text(json.dumps(said), "utf-8")
+    after = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    sums.write_text(sums.read_text("utf-8").replace(before, after), "utf-8")
+    assert faults(san("prepare", "--check", pets, "--json")) == {"changed": ["dataset.json"]}
+
+
 def test_the_sums_are_those_of_sha256sum_and_damage_to_them_is_named(san, pets):
     sums = pets / "SHA256SUMS"
     lines = dict(reversed(line.split("  ")) for line in sums.read_text().splitlines())
@@ -123,6 +143,8 @@ def test_the_sums_are_those_of_sha256sum_and_damage_to_them_is_named(san, pets):
         lambda text: text[: len(text) // 2],
         lambda text: text.replace("val/dog", "../../etc", 1),
         lambda text: text.replace("val/dog", "val/../..", 1),
+        lambda text: text.replace("val/dog", "val", 1),
+        lambda text: text + "\n",
         lambda text: text + '"open',
         None,
     ],

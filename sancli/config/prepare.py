@@ -79,6 +79,12 @@ class PrepareConfig(Config):
         check_range("--max-per-class", self.max_per_class, 1, 10**9)
         check_range("--max-pixels", self.max_pixels, 1, 10**12)
         check_range("--resize", self.resize, 1, 10**5)
+        if self.max_per_class is not None and self.max_per_class < self.min_per_class:
+            raise UsageError(
+                f"--max-per-class {self.max_per_class} is less than --min-per-class {self.min_per_class}.",
+                why="no class would be left.",
+                fix="change one of them.",
+            )
         if self.resize is not None and self.link not in ("auto", "copy"):
             raise UsageError(
                 f"--resize and --link {self.link} do not go together.",

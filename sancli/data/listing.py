@@ -24,7 +24,7 @@ MAX_DEPTH = 64
 """Deeper trees are a mistake or an attack; real ones have under ten levels."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Problem:
     """Something about one file of the source that the user should know, and what was done."""
 

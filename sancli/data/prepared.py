@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,7 +37,7 @@ PROBLEM_COLUMNS = ("path", "problem", "action")
 BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image of a split, and the index of its class."""
 
@@ -129,12 +128,10 @@ class Prepared:
 
     def is_whole(self) -> bool:
         """Whether the images that were prepared are all there, by name and number."""
-        try:
-            found = {split: Counter(sample.label for sample in self.samples(split)) for split in SPLITS}
-        except DataError:
-            return False
-        for split, counts in self.manifest.counts.items():
-            if found[split] != {self.classes.index(name): count for name, count in counts.items() if count}:
+        for split in SPLITS:
+            said = dict.fromkeys(self.classes, 0)
+            found = {one.name: len(_sorted_entries(one)) for one in _sorted_entries(self.root / split)}
+            if said | found != said | self.manifest.counts.get(split, {}):
                 return False
         return len(self.unlabelled()) == self.manifest.unlabelled
 

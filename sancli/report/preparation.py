@@ -31,13 +31,18 @@ def show(facts: dict[str, Any]) -> None:
     result(_counts(facts["counts"]))
     _say_sums(facts)
     for action, title in (("skipped", "could not be used"), ("left out", "left out")):
-        chosen = [p for p in facts["problems"] if p["action"] == action and p["problem"] != OVER_LIMIT]
+        chosen = [p for p in facts["problems"] if p["action"] == action and not said_at_once(p["problem"])]
         if chosen:
-            warn(f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)}):")
-            _say_some(chosen, written=not facts["dry_run"])
+            words = f"{plural(len(chosen), 'file')} {title} ({kinds_of(chosen)})"
+            _warn_of(words, chosen, written=not facts["dry_run"])
     _say_duplicates(facts)
     _say_near(facts)
     _say_classes(facts)
+
+
+def said_at_once(problem: str) -> bool:
+    """Whether one sentence tells it of many files: those over a limit, and those of a class too small."""
+    return problem == OVER_LIMIT or problem.startswith("class ")
 
 
 def renamed(names: dict[str, str]) -> str:
@@ -91,11 +96,16 @@ def kind_of(problem: str) -> str:
     return re.split(r" \(|: ", problem)[0]
 
 
-def _say_some(problems: list[dict[str, str]], *, written: bool) -> None:
-    for problem in problems[:SHOWN]:
-        say("  " + printable(f"{problem['path']}: {problem['problem']}"))  # a name may hold a newline
-    if len(problems) > SHOWN:
-        say(f"  and {len(problems) - SHOWN:,} more{', in problems.csv' if written else ''}")
+def _warn_of(words: str, problems: list[dict[str, str]], *, written: bool) -> None:
+    """A warning with its first files: in one go, so that --quiet keeps them together."""
+    warn("\n".join([f"{words}:", *_some(problems, written=written)]))
+
+
+def _some(problems: list[dict[str, str]], *, written: bool) -> list[str]:
+    shown = [f"{problem['path']}: {problem['problem']}" for problem in problems[:SHOWN]]
+    lines = ["  " + printable(line) for line in shown]  # a name may hold a newline
+    more = f"  and {len(problems) - SHOWN:,} more{', in problems.csv' if written else ''}"
+    return [*lines, more] if len(problems) > SHOWN else lines
 
 
 def _say_duplicates(facts: dict[str, Any]) -> None:
@@ -106,14 +116,14 @@ def _say_duplicates(facts: dict[str, Any]) -> None:
         say(f"Duplicates: {sentence}; {dropped(gone['inside_class'])}.")
     if count := sets["across_classes"]:
         sentence = f"{plural(count, 'set')} of identical files in more than one class"
-        warn(f"contradictory labels: {sentence}; {dropped(gone['across_classes'])}:")
-        _say_some(_about(facts, "contradictory label"), written=written)
+        words = f"contradictory labels: {sentence}; {dropped(gone['across_classes'])}"
+        _warn_of(words, _about(facts, "contradictory label"), written=written)
     for pair, count in facts["duplicates"]["shared"].items():
         splits = " and ".join(pair.split("-"))
         warn(f"leak: {count:,} files are byte-identical in {splits}.")
     if sets["across_splits"]:
-        say(f"  {dropped(gone['across_splits'])} for leaks; what val and test bring is kept:")
-        _say_some(_about(facts, "leak"), written=written)
+        words = f"  {dropped(gone['across_splits'])} for leaks; what val and test bring is kept:"
+        say("\n".join([words, *_some(_about(facts, "leak"), written=written)]))
 
 
 def _say_near(facts: dict[str, Any]) -> None:
@@ -122,9 +132,9 @@ def _say_near(facts: dict[str, Any]) -> None:
     if not any(near.values()):
         say("No two of the pictures look alike (near duplicates).")
         return
-    warn(f"{near_words(near)}; they are reported, none is dropped:")
     telling = [*_about(facts, "near duplicate in another"), *_about(facts, "near duplicate:")]
-    _say_some(telling, written=not facts["dry_run"])
+    words = f"{near_words(near)}; they are reported, none is dropped"
+    _warn_of(words, telling, written=not facts["dry_run"])
 
 
 def near_words(near: dict[str, int]) -> str:

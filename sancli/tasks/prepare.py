@@ -7,15 +7,13 @@ from typing import Any
 
 from sancli.config import PrepareConfig
 from sancli.console import emit, next_command, plural, say, warn
-from sancli.data.listing import Problem, describe_endings
+from sancli.data.listing import describe_endings
 from sancli.data.preparation import classes
 from sancli.data.preparation.building import building, check_free, check_places
 from sancli.data.preparation.groups import describe, grouped
 from sancli.data.preparation.layouts import Layout, recognise
 from sancli.data.preparation.near import check_library, find_near
-from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
-from sancli.data.preparation.scan import Scan, scan_files
 from sancli.data.preparation.selection import select, shares
 from sancli.data.preparation.source import Source, open_source
 from sancli.data.prepared import MANIFEST, PAGE, Prepared, open_prepared, write_sums
@@ -23,6 +21,7 @@ from sancli.errors import DataError, UsageError, command, printable
 from sancli.report import preparation
 from sancli.tasks.preparation.facts import gather, gather_again
 from sancli.tasks.preparation.labelling import see
+from sancli.tasks.preparation.reading import read_images
 from sancli.tasks.preparation.reporting import write_report
 from sancli.tasks.preparation.verifying import check
 from sancli.tasks.preparation.writing import write
@@ -43,20 +42,17 @@ def run(config: PrepareConfig) -> None:
         say_next(plan)
         return
     with workplace(plan) as folder, plan.source.files(plan.paths, folder) as files:
-        scans = scan_files(files, max_pixels=config.max_pixels)
-        bad = bad_files(plan, scans)
-        labelled, unlabelled = pictures(plan, files, scans)
-        chosen = select(labelled, plan.classes, plan.to_split, config, whole=plan.layout.whole)
+        images = read_images(plan, files)
+        chosen = select(images.labelled, plan.classes, plan.to_split, config, whole=plan.layout.whole)
         if config.near_duplicates:
             chosen.near, looks = find_near(chosen.pictures, max_pixels=config.max_pixels)
             chosen.problems += looks
-        problems = sorted(plan.unusable + bad + chosen.problems)
-        facts = gather(plan, scans, chosen, unlabelled, problems)
+        problems = sorted(plan.unusable + images.bad + chosen.problems)
+        facts = gather(plan, images, chosen, problems)
         if folder is not None:
-            written = write(folder, plan, chosen.pictures + unlabelled, problems, scans)
+            written = write(folder, plan, chosen.pictures + images.unlabelled, problems, images.hashes)
             facts["written"] = written.ways
-            before = dict(zip(plan.paths, files, strict=True))
-            write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=before)
+            write_report(folder, plan=plan, facts=facts, written=written, chosen=chosen, files=files)
             write_sums(folder)
     finish(plan, facts)
 
@@ -77,7 +73,8 @@ def look(config: PrepareConfig) -> Plan:
         )
     layout = recognise(see(config, source), config.layout)
     source.listing.use(layout.label_files)
-    images = classes.choose(layout.images, only=config.only, skip=config.skip)
+    least = 1 if layout.whole else 2
+    images = classes.choose(layout.images, only=config.only, skip=config.skip, least=least)
     if config.group_by is not None:
         images = grouped(images, config.group_by)
     classes.check_names(images)
@@ -155,49 +152,6 @@ def workplace(plan: Plan) -> Iterator[Path | None]:
     check_free(plan.out, force=plan.config.force, differs=lambda: differences(plan))
     with building(plan.out) as folder:
         yield folder
-
-
-def bad_files(plan: Plan, scans: list[Scan]) -> list[Problem]:
-    """The files that are no usable images.
-
-    Raises:
-        DataError: There is one, and --bad fail.
-    """
-    bad = [
-        Problem(image.path, scan.reason, "skipped")
-        for image, scan in zip(plan.images, scans, strict=True)
-        if scan.reason is not None
-    ]
-    wrong = [problem for problem in plan.unusable if problem.action == "skipped"] + bad
-    if wrong and plan.config.bad == "fail":
-        some = "; ".join(printable(f"{problem.path}: {problem.problem}") for problem in wrong[:3])
-        raise DataError(
-            f"{plural(len(wrong), 'file')} could not be used, of {len(scans):,} images.",
-            why=f"{some}{'; and more' if len(wrong) > 3 else ''}.",
-            fix="mend or remove them; or leave out --bad fail, and they are skipped.",
-        )
-    return bad
-
-
-def pictures(plan: Plan, files: list[Path], scans: list[Scan]) -> tuple[list[Picture], list[Picture]]:
-    """The usable images: labelled ones, then those without a class."""
-    usable = [
-        Picture(
-            path=image.path,
-            file=file,
-            label=image.label,
-            split=image.split,
-            sha256=scan.sha256,
-            width=scan.width,
-            height=scan.height,
-            format=scan.format,
-            group=image.group,
-        )
-        for image, file, scan in zip(plan.images, files, scans, strict=True)
-        if scan.reason is None
-    ]
-    labelled = [picture for picture in usable if picture.label is not None]
-    return labelled, [picture for picture in usable if picture.label is None]
 
 
 def finish(plan: Plan, facts: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from sancli.console import plural
 from sancli.data.preparation.layouts import Placed
 from sancli.errors import DataError, UsageError, closest
 
@@ -76,14 +77,21 @@ def check_splits(images: Sequence[Placed]) -> list[str]:
     return warnings
 
 
-def choose(images: list[Placed], *, only: str | None, skip: str | None) -> list[Placed]:
+def choose(images: list[Placed], *, only: str | None, skip: str | None, least: int = 2) -> list[Placed]:
     """The images of the classes that the user wants, and the unlabelled ones.
 
     Raises:
-        UsageError: A class that was named is not there.
+        UsageError: A class that was named is not there; or fewer than `least` are left.
     """
     known = sorted({image.label for image in images if image.label is not None})
     wanted = set(_named("--only", only, known) if only else known) - set(_named("--skip", skip or "", known))
+    if (only or skip) and len(wanted) < least:
+        option = "--only" if only else "--skip"
+        raise UsageError(
+            f"{option} {only or skip} leaves {', '.join(wanted) or 'no class'}.",
+            why=f"the classes are {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.",
+            fix=f"choose so that at least {plural(least, 'class', 'classes')} stay.",
+        )
     return [image for image in images if image.label is None or image.label in wanted]
 
 
@@ -99,6 +107,7 @@ def _named(option: str, text: str, known: list[str]) -> list[str]:
     return names
 
 
-def cleaned(images: Iterable[Placed]) -> list[Placed]:
+def cleaned(images: Sequence[Placed]) -> list[Placed]:
     """The images with safe class names."""
-    return [image if image.label is None else replace(image, label=clean(image.label)) for image in images]
+    unsafe = rewritten(images)
+    return [replace(image, label=unsafe[image.label]) if image.label in unsafe else image for image in images]

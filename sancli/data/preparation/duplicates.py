@@ -1,7 +1,7 @@
 """Files with the same bytes: inside a class, across classes, across splits; and which of them to keep."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -42,7 +42,7 @@ class Duplicates:
     problems: list[Problem] = field(default_factory=list)
 
 
-def find_duplicates(pictures: Iterable[Picture], *, drop: bool) -> Duplicates:
+def find_duplicates(pictures: Sequence[Picture], *, drop: bool) -> Duplicates:
     """Finds identical files, and drops from train what would teach or test wrongly.
 
     Images of val and test that the source brings are never dropped. Of identical files in train one is kept;
@@ -52,15 +52,16 @@ def find_duplicates(pictures: Iterable[Picture], *, drop: bool) -> Duplicates:
         pictures: Labelled images, in the order in which the first is preferred.
         drop: False: everything is listed, and nothing dropped.
     """
+    counts = Counter(picture.sha256 for picture in pictures)
+    found = Duplicates(kept=[picture for picture in pictures if counts[picture.sha256] == 1])
     sets: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
-        sets[picture.sha256].append(picture)
-    found = Duplicates()
+        if counts[picture.sha256] > 1:
+            sets[picture.sha256].append(picture)
     for twins in sets.values():
         keep = _to_keep(twins) if drop else twins
         found.kept += keep
-        if len(twins) > 1:
-            _record(found, twins, keep)
+        _record(found, twins, keep)
     found.kept.sort(key=Picture.order)
     return found
 

@@ -69,7 +69,7 @@ def leaks(train: list[Picture], brought: list[Picture], *, drop: bool) -> tuple[
         others = sorted(splits.get(picture.group or "", set()) - {picture.split})
         if others:
             leaves = drop and picture.split not in EVALUATED
-            words = f"group in {' and '.join(others)} too: {picture.group}"
+            words = f"of a group that is in {' and '.join(others)} too: {picture.group}"
             problems.append(Problem(picture.path, words, "left out" if leaves else "kept"))
         if picture.split not in EVALUATED and not (others and drop):
             kept.append(picture)

@@ -57,7 +57,7 @@ def find_near(pictures: Sequence[Picture], *, max_pixels: int) -> tuple[list[Twi
     hashes = np.zeros(len(pictures), np.uint64)
     readable = np.zeros(len(pictures), bool)
     with progress("Comparing pictures", total=len(pictures), unit="images") as bar:
-        found = in_threads(lambda picture: _hash(picture.file, max_pixels), pictures)
+        found = in_threads(lambda picture: _hash(Path(picture.file), max_pixels), pictures)
         for index, value in enumerate(found):
             if value is not None:
                 hashes[index], readable[index] = value, True

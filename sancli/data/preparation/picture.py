@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +10,8 @@ class Picture:
 
     path: str
     """Relative to the source, with / between its parts."""
-    file: Path
-    """Where its bytes are now."""
+    file: str
+    """Where its bytes are now. Text: a million of Path would take half a gigabyte."""
     label: str | None
     """None: unlabelled."""
     split: str | None

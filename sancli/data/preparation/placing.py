@@ -6,7 +6,7 @@ A hard link shares its bytes with the source, so nothing in a prepared folder is
 import errno
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,21 +25,22 @@ FICLONE = 0x40049409
 """Source: linux/fs.h."""
 
 
-def assign_names(pictures: Sequence[Picture]) -> dict[str, str]:
-    """A file name for each picture, by its path in the source; unique in its class on every disk.
+def assign_places(pictures: Iterable[Picture]) -> list[str]:
+    """A place for each picture, relative to the prepared folder: SPLIT/CLASS/NAME, or unlabelled/NAME.
 
-    The source's own name stays wherever it can; its ending is mended where the content is something else.
+    Names are unique in their class on every disk. The source's own stays wherever it can; its ending is
+    mended where the content is something else.
     """
-    names: dict[str, str] = {}
-    taken: set[tuple[str | None, str]] = set()
+    places: list[str] = []
+    taken: dict[str | None, set[str]] = defaultdict(set)
     for picture in pictures:
         name, number = _name(picture), 1
-        while (picture.label, same_name(name)) in taken:
+        while (key := same_name(name)) in taken[picture.label]:
             number += 1
             name = _name(picture, f"-{number}")
-        taken.add((picture.label, same_name(name)))
-        names[picture.path] = name
-    return names
+        taken[picture.label].add(key)
+        places.append("/".join(filter(None, (picture.split, picture.label, name))))
+    return places
 
 
 def _name(picture: Picture, addition: str = "") -> str:
@@ -51,17 +52,12 @@ def _name(picture: Picture, addition: str = "") -> str:
     return stem.encode()[:room].decode("utf-8", "ignore") + addition + ending
 
 
-def place_of(picture: Picture, name: str) -> str:
-    """SPLIT/CLASS/NAME, relative to the prepared folder; unlabelled ones have no class folder."""
-    return "/".join(filter(None, (picture.split, picture.label, name)))
-
-
-def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *, link: str) -> Counter[str]:
-    """Puts each picture at to/SPLIT/CLASS/NAME.
+def place_files(pictures: Sequence[Picture], places: Sequence[str], to: Path, *, link: str) -> Counter[str]:
+    """Puts each picture into its place in the folder `to`.
 
     Args:
         pictures: With a split each.
-        names: From `assign_names`.
+        places: From `assign_places`.
         to: The folder that is being built.
         link: A way of `WAYS`; auto: the first of them that the disk allows; or move, for files that are ours.
 
@@ -69,12 +65,11 @@ def place_files(pictures: Sequence[Picture], names: dict[str, str], to: Path, *,
         How many files came there in which way: hard, sym, reflink, copy, move.
     """
     ways: Counter[str] = Counter()
-    targets = [to / place_of(picture, names[picture.path]) for picture in pictures]
-    make_folders(targets, to)
+    make_folders(places, to)
     check_room(_bytes_to_copy(pictures, to, link), to, "copy the images")
     with storage_errors(to), progress("Writing", total=len(pictures), unit="images") as bar:
-        for picture, target in zip(pictures, targets, strict=True):
-            ways[place_file(picture.file, target, link)] += 1
+        for picture, place in zip(pictures, places, strict=True):
+            ways[place_file(Path(picture.file), to / place, link)] += 1
             bar.advance()
     return ways
 
@@ -84,15 +79,15 @@ def _bytes_to_copy(pictures: Iterable[Picture], to: Path, link: str) -> int:
     if link not in ("auto", "copy"):
         return 0
     disk = to.stat().st_dev
-    found = (picture.file.stat() for picture in pictures)
+    found = (Path(picture.file).stat() for picture in pictures)
     return sum(status.st_size for status in found if link == "copy" or status.st_dev != disk)
 
 
-def make_folders(targets: Iterable[Path], to: Path) -> None:
+def make_folders(places: Iterable[str], to: Path) -> None:
     """Makes the folders that the files will lie in."""
     with storage_errors(to):
-        for folder in {target.parent for target in targets}:
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in {place.rpartition("/")[0] for place in places}:
+            (to / folder).mkdir(parents=True, exist_ok=True)
 
 
 def place_file(file: Path, target: Path, link: str) -> str:

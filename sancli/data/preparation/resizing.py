@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 from sancli.console import progress
 from sancli.data.images import BadImage, load_image
 from sancli.data.preparation.picture import Picture
-from sancli.data.preparation.placing import make_folders, place_file, place_of
+from sancli.data.preparation.placing import make_folders, place_file
 from sancli.data.preparation.threads import in_threads
 from sancli.errors import DataError
 from sancli.files import storage_errors
@@ -34,18 +34,18 @@ def written_as(picture: Picture, side: int) -> Picture:
 
 def place_resized(
     pictures: Sequence[Picture],
-    names: dict[str, str],
+    places: Sequence[str],
     to: Path,
     *,
     side: int,
     max_pixels: int,
     link: str,
 ) -> tuple[list[Picture], Counter[str]]:
-    """Puts each picture at to/SPLIT/CLASS/NAME, its short side at most `side` pixels.
+    """Puts each picture into its place in the folder `to`, its short side at most `side` pixels.
 
     Args:
         pictures: From `written_as`, with a split each.
-        names: From `assign_names`.
+        places: From `assign_places`.
         to: The folder that is being built.
         side: In pixels.
         max_pixels: Of the largest picture that is read.
@@ -55,29 +55,26 @@ def place_resized(
         The pictures as they are now: sha256, width and height of what was written; and how many came in which
         way: resized, copy, move.
     """
-    targets = [to / place_of(picture, names[picture.path]) for picture in pictures]
-    make_folders(targets, to)
+    make_folders(places, to)
     placed: list[Picture] = []
     ways: Counter[str] = Counter()
-    work = partial(_place, side=side, max_pixels=max_pixels, link=link)
+    work = partial(_place, to=to, side=side, max_pixels=max_pixels, link=link)
     with storage_errors(to), progress("Writing", total=len(pictures), unit="images") as bar:
-        for picture, way in in_threads(work, _pairs(pictures, targets)):
+        for picture, way in in_threads(work, zip(pictures, places, strict=True)):
             placed.append(picture)
             ways[way] += 1
             bar.advance()
     return placed, ways
 
 
-def _pairs(pictures: Iterable[Picture], targets: Iterable[Path]) -> Iterable[tuple[Picture, Path]]:
-    return zip(pictures, targets, strict=True)
-
-
-def _place(pair: tuple[Picture, Path], *, side: int, max_pixels: int, link: str) -> tuple[Picture, str]:
-    picture, target = pair
+def _place(
+    pair: tuple[Picture, str], *, to: Path, side: int, max_pixels: int, link: str
+) -> tuple[Picture, str]:
+    picture, target = pair[0], to / pair[1]
     if not _is_large(picture, side):
-        return picture, place_file(picture.file, target, link)
+        return picture, place_file(Path(picture.file), target, link)
     try:
-        image = load_image(picture.file, max_pixels=max_pixels, enough_px=2 * side)
+        image = load_image(Path(picture.file), max_pixels=max_pixels, enough_px=2 * side)
     except BadImage as bad:
         raise DataError(
             f"{picture.path} cannot be read any more.",

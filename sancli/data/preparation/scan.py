@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sancli.console import progress
@@ -25,7 +27,7 @@ MEMORY_PER_THREAD = 2**27
 """Bytes of addresses that a thread of a decoder (AVIF has one for each processor) sets aside."""
 
 
-def scan_files(paths: Sequence[Path], *, max_pixels: int, workers: int | None = None) -> list[Scan]:
+def scan_files(paths: Sequence[str | Path], *, max_pixels: int, workers: int | None = None) -> list[Scan]:
     """Scans all files, in their order, in as many processes as there are processors.
 
     A decoder that crashes, hangs or takes too much memory costs its file, and the rest goes on.
@@ -33,21 +35,26 @@ def scan_files(paths: Sequence[Path], *, max_pixels: int, workers: int | None = 
     scans: list[Scan] = [Scan()] * len(paths)
     with progress("Checking images", total=len(paths), unit="images") as bar:
         for index, scan in _scanned(paths, max_pixels, workers or processors()):
-            scans[index] = scan
+            scans[index] = shared(scan)
             bar.advance()
     return scans
 
 
-def _scanned(paths: Sequence[Path], max_pixels: int, workers: int) -> Iterator[tuple[int, Scan]]:
+def shared(scan: Scan) -> Scan:
+    """The same with one text for each mode and format: every result of a worker brings its own."""
+    return replace(scan, mode=sys.intern(scan.mode), format=sys.intern(scan.format))
+
+
+def _scanned(paths: Sequence[str | Path], max_pixels: int, workers: int) -> Iterator[tuple[int, Scan]]:
     work = functools.partial(scan_file, max_pixels=max_pixels)
     if len(paths) <= IN_PROCESS:
-        yield from enumerate(map(work, paths))
+        yield from enumerate(map(work, map(Path, paths)))
         return
     memory = MEMORY_BYTES + MEMORY_PER_PIXEL * max_pixels + MEMORY_PER_THREAD * processors()
     bounds = Bounds(memory)
     for index, found in Crew(work, paths, bounds, min(workers, -(-len(paths) // CHUNK))).results():
         if isinstance(found, Lost):
-            found = Scan(hash_file(paths[index]), reason=found.reason)
+            found = Scan(hash_file(Path(paths[index])), reason=found.reason)
         yield index, found
 
 
@@ -76,6 +83,6 @@ def hash_source(files: Iterable[tuple[str, str]]) -> str:
     return whole.hexdigest()
 
 
-def hash_files(paths: Sequence[Path]) -> list[str]:
+def hash_files(paths: Iterable[Path]) -> list[str]:
     """The sha256 of each file, several at a time: far faster than a scan."""
     return list(in_threads(hash_file, paths))

@@ -11,7 +11,7 @@ from sancli.data.preparation.groups import leaks
 from sancli.data.preparation.layouts import Placed
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.splits import limit, split_off
-from sancli.errors import DataError, UsageError
+from sancli.errors import DataError, UsageError, folded
 
 
 @dataclass
@@ -22,8 +22,6 @@ class Selection:
     duplicates: Duplicates = field(default_factory=Duplicates)
     small: dict[str, int] = field(default_factory=dict)
     """Classes left out, and how many training images they had."""
-    over: int = 0
-    """Images left out by --max-per-class."""
     near: list[Twins] = field(default_factory=list)
     """Sets of those taken that look alike, where they were looked for."""
     problems: list[Problem] = field(default_factory=list)
@@ -102,7 +100,6 @@ def select(
         found.problems += leaking
     if config.max_per_class is not None:
         train, over = limit(train, config.max_per_class, seed=config.seed)
-        found.over = len(over)
         found.problems += [Problem(picture.path, "over --max-per-class", "left out") for picture in over]
     train, brought = _leave_small(found, train, brought, wanted=wanted, least=config.min_per_class)
     found.pictures = sorted(split_off(train, to_split, seed=config.seed) + brought, key=Picture.order)
@@ -120,7 +117,7 @@ def _take_whole(pictures: list[Picture], to_split: dict[str, float], config: Pre
         raise DataError(
             "no image could be used.",
             why="every one of them is damaged, or no image.",
-            fix="get the archive again; san prepare --dry-run lists what is wrong with each.",
+            fix="get the archive again; --bad fail says what is wrong with them.",
         )
     return found
 
@@ -147,6 +144,6 @@ def _check_two_classes(found: Selection) -> None:
         lost = ", ".join(f"{label} ({count})" for label, count in list(found.small.items())[:10])
         raise DataError(
             "fewer than two classes with usable training images are left.",
-            why=f"left: {left}" + (f"; too few usable training images: {lost}." if lost else "."),
-            fix="add images, or mend the files that could not be read; san prepare --dry-run lists them.",
+            why=folded(f"left: {left}" + (f"; too few usable training images: {lost}." if lost else ".")),
+            fix="add images of them, or name more classes; --bad fail says which files could not be read.",
         )

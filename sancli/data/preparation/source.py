@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from sancli.console import plural, say
@@ -55,11 +56,11 @@ class Source:
             return hash_source(
                 (name, hash_archive(self.path / name)) for name in list_folder(self.path).archives
             )
-        hashes = hash_files([self.path / path for path in paths]) if hashes is None else hashes
-        return hash_source([*zip(paths, hashes, strict=True), *((path, UNREAD) for path in others)])
+        hashes = hash_files(self.path / path for path in paths) if hashes is None else hashes
+        return hash_source(chain(zip(paths, hashes, strict=True), zip(others, repeat(UNREAD))))
 
     @contextmanager
-    def files(self, paths: list[str], building: Path | None) -> Iterator[list[Path]]:
+    def files(self, paths: list[str], building: Path | None) -> Iterator[list[str]]:
         """Gives a file for each path; the members of an archive are unpacked, and removed at the end.
 
         Args:
@@ -68,11 +69,10 @@ class Source:
         """
         if self.archive is None:
             root = self.path.resolve()
-            yield [root / path for path in paths]
+            yield [str(root / path) for path in paths]
             return
         with tempfile.TemporaryDirectory(prefix=MEMBERS, dir=building) as folder:
-            unpacked = unpack(self.archive, paths, Path(folder))
-            yield [unpacked[path] for path in paths]
+            yield unpack(self.archive, paths, Path(folder))
 
     def read(self, names: Sequence[str], *, limit: int) -> dict[str, bytes]:
         """The bytes of small files of the source, such as tables of labels: an archive is read once for all.

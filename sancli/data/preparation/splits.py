@@ -8,14 +8,18 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from sancli.data.preparation.groups import Apportioning, bundles
 from sancli.data.preparation.picture import Picture
 
+Copies = tuple[Picture, ...]
+"""Identical files."""
 
-def rank(picture: Picture, seed: int) -> str:
+
+def rank(picture: Picture, seed: int) -> bytes:
     """A random number that belongs to the content of an image; equal for identical files."""
-    return hashlib.sha256(f"{seed} {picture.sha256}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed} {picture.sha256}".encode()).digest()
 
 
 def split_off(pictures: Sequence[Picture], shares: dict[str, float], *, seed: int) -> list[Picture]:
@@ -31,16 +35,15 @@ def split_off(pictures: Sequence[Picture], shares: dict[str, float], *, seed: in
     """
     if any(picture.group is not None for picture in pictures):
         return _split_groups(pictures, shares, seed=seed)
-    twins: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        twins[rank(picture, seed)].append(picture)
-    classes: dict[str | None, list[str]] = defaultdict(list)
-    for key in sorted(twins):  # the whole set goes where the class of its first image puts it
-        classes[min(twins[key], key=Picture.order).label].append(key)
+    ranked = sorted(pictures, key=lambda picture: rank(picture, seed))
+    classes: dict[str | None, list[Copies]] = defaultdict(list)
+    for _, same in groupby(ranked, key=lambda picture: picture.sha256):
+        twins = tuple(same)  # the whole set goes where the class of its first image puts it
+        classes[min(twins, key=Picture.order).label].append(twins)
     assigned: list[Picture] = []
-    for keys in classes.values():
-        for split, members in _cut(keys, shares):
-            assigned += [replace(picture, split=split) for key in members for picture in twins[key]]
+    for sets in classes.values():
+        for split, members in _cut(sets, shares):
+            assigned += [replace(picture, split=split) for twins in members for picture in twins]
     return sorted(assigned, key=Picture.order)
 
 
@@ -58,10 +61,10 @@ def _split_groups(pictures: Sequence[Picture], shares: dict[str, float], *, seed
     return sorted(assigned, key=Picture.order)
 
 
-def _cut(keys: list[str], shares: dict[str, float]) -> list[tuple[str, list[str]]]:
-    parts, rest = [], keys
+def _cut(sets: list[Copies], shares: dict[str, float]) -> list[tuple[str, list[Copies]]]:
+    parts, rest = [], sets
     for split, share in shares.items():
-        count = min(max(round(share * len(keys)), share > 0), max(0, len(rest) - 1))
+        count = min(max(round(share * len(sets)), share > 0), max(0, len(rest) - 1))
         parts.append((split, rest[:count]))
         rest = rest[count:]
     return [*parts, ("train", rest)]

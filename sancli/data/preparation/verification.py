@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from sancli.data.preparation.scan import UNREAD, hash_file
 from sancli.data.preparation.threads import in_threads
 from sancli.data.prepared import (
     IMAGE_COLUMNS,
+    MANIFEST,
     OWN_FILES,
     SPLITS_CSV,
     SUMS,
     UNLABELLED,
+    Manifest,
     Prepared,
     read_sums,
 )
@@ -51,6 +54,8 @@ def verify(prepared: Prepared) -> Verdict:
     hashes = _read_hashes(root)
     verdict.images = len(hashes)
     _look_at_own_files(prepared, verdict)
+    if not {SPLITS_CSV, MANIFEST} & {*verdict.changed} and not _agree(prepared.manifest, hashes):
+        verdict.changed.append(MANIFEST)
     with progress("Checking files", total=len(hashes), unit="images") as bar:
         found = in_threads(lambda path: _fault(root / path, hashes[path]), hashes)
         for path, fault in zip(hashes, found, strict=True):
@@ -70,6 +75,19 @@ def _look_at_own_files(prepared: Prepared, verdict: Verdict) -> None:
     verdict.changed += [SUMS] if SUMS in there and not sums else []
 
 
+def _agree(manifest: Manifest, paths: Iterable[str]) -> bool:
+    """Whether dataset.json has the classes and the numbers of images that splits.csv has."""
+    found = Counter(tuple(path.split("/")[:-1]) for path in paths)
+    unlabelled = found.pop((UNLABELLED,), 0)
+    said = {(split, name): count for split, row in manifest.counts.items() for name, count in row.items()}
+    classes = {name for _, name in found}
+    return (found, sorted(classes), unlabelled) == (
+        {place: count for place, count in said.items() if count},
+        list(manifest.classes),
+        manifest.unlabelled,
+    )
+
+
 def _fault(file: Path, sha256: str) -> str | None:
     if not file.exists():  # a symbolic link whose source has gone, too
         return "missing"
@@ -83,23 +101,28 @@ def _read_hashes(root: Path) -> dict[str, str]:
     """{path: sha256} of every image."""
     try:
         with (root / SPLITS_CSV).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            return dict(_hashes(root, csv.reader(file, strict=True)))
     except FileNotFoundError:
         raise _unusable(root, "it is missing") from None
     except (OSError, ValueError, csv.Error) as error:
         raise _unusable(root, str(error)) from None
-    for number, row in enumerate(rows, start=2):
-        if tuple(row) != IMAGE_COLUMNS or None in row.values() or not _lies_inside(row["file"]):
+
+
+def _hashes(root: Path, rows: Iterable[list[str]]) -> Iterator[tuple[str, str]]:
+    for number, row in enumerate(rows, start=1):
+        if number == 1 and row == [*IMAGE_COLUMNS]:
+            continue
+        known = dict(zip(IMAGE_COLUMNS, row, strict=False))
+        if len(row) != len(IMAGE_COLUMNS) or not _lies_inside(known["file"]):
             raise _unusable(root, f"line {number} is not as san prepare writes it")
-    return {row["file"]: row["sha256"] for row in rows}
+        yield known["file"], known["sha256"]
 
 
 def _lies_inside(path: str) -> bool:
     """Whether it is a place of an image in a prepared folder, and leads nowhere else."""
     top, *rest = path.split("/")
-    return (
-        top in (*SPLITS, UNLABELLED) and bool(rest) and not {"", ".", ".."} & set(rest) and "\0" not in path
-    )
+    depth = {UNLABELLED: 1} | dict.fromkeys(SPLITS, 2)
+    return len(rest) == depth.get(top) and not {"", ".", ".."} & {*rest} and "\0" not in path
 
 
 def _unusable(root: Path, why: str) -> DataError:

@@ -49,7 +49,7 @@ class Worker:
         theirs.close()
         return cls(process, ours)
 
-    def take(self, todo: deque[int], paths: Sequence[Path]) -> None:
+    def take(self, todo: deque[int], paths: Sequence[str | Path]) -> None:
         """Hands it more files, unless it has enough."""
         if todo and len(self.held) <= CHUNK:
             chunk = [todo.popleft() for _ in range(min(CHUNK, len(todo)))]
@@ -93,7 +93,7 @@ class Crew(Generic[T]):
         workers: How many.
     """
 
-    def __init__(self, work: Work[T], paths: Sequence[Path], bounds: Bounds, workers: int) -> None:
+    def __init__(self, work: Work[T], paths: Sequence[str | Path], bounds: Bounds, workers: int) -> None:
         self.work, self.paths, self.bounds, self.size = work, paths, bounds, workers
         self.todo = deque(range(len(paths)))
         self.suspects: set[int] = set()
@@ -138,7 +138,7 @@ class Crew(Generic[T]):
             index = worker.held.popleft()
             self.todo.extendleft(reversed(worker.held))
             if code in OVERTIME:
-                seconds = self.bounds.seconds_for(self.paths[index])
+                seconds = self.bounds.seconds_for(Path(self.paths[index]))
                 yield index, Lost(f"takes too long to decode (over {seconds:.0f} s)")
             elif code == NO_MEMORY:
                 yield index, Lost("not enough memory to decode it")
@@ -152,7 +152,7 @@ class Crew(Generic[T]):
         while self.todo:
             index = self.todo.popleft()
             crashed = index in self.suspects
-            yield index, Lost("the decoder crashed on it") if crashed else self.work(self.paths[index])
+            yield index, Lost("the decoder crashed on it") if crashed else self.work(Path(self.paths[index]))
 
 
 def serve(pipe: "connection.Connection[Any, Any]", work: Work[Any], bounds: Bounds) -> None:
@@ -162,7 +162,7 @@ def serve(pipe: "connection.Connection[Any, Any]", work: Work[Any], bounds: Boun
     with suppress(EOFError, OSError), Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         pipe.send(None)
         while True:
-            for path in pipe.recv():
+            for path in map(Path, pipe.recv()):
                 with limited_time(bounds.seconds_for(path), nowhere):
                     result = _done(work, path)
                 pipe.send(result)

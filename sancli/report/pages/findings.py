@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from sancli.console import plural
-from sancli.report.preparation import OVER_LIMIT, TINY, dropped, kinds_of, near_words, some_classes
+from sancli.report.preparation import (
+    OVER_LIMIT,
+    TINY,
+    dropped,
+    kinds_of,
+    near_words,
+    said_at_once,
+    some_classes,
+)
 
 IMBALANCE = 3.0
 """Largest over smallest class from which `san train` weighs the loss by itself."""
@@ -36,13 +44,9 @@ def findings(facts: dict[str, Any]) -> list[Finding]:
 
 def _bad(facts: dict[str, Any]) -> Iterator[Finding]:
     for action, words, level in (("skipped", "could not be used", "bad"), ("left out", "left out", "look")):
-        chosen = [p for p in facts["problems"] if p["action"] == action and not _said_elsewhere(p["problem"])]
+        chosen = [p for p in facts["problems"] if p["action"] == action and not said_at_once(p["problem"])]
         if chosen:
             yield level, f"{plural(len(chosen), 'file')} {words}: {kinds_of(chosen)}."
-
-
-def _said_elsewhere(problem: str) -> bool:
-    return problem == OVER_LIMIT or problem.startswith("class ")
 
 
 def _duplicates(facts: dict[str, Any]) -> Iterator[Finding]:

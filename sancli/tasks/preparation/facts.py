@@ -10,25 +10,20 @@ from sancli.data.preparation.classes import rewritten
 from sancli.data.preparation.duplicates import KINDS
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.plan import Plan
-from sancli.data.preparation.scan import Scan
 from sancli.data.preparation.selection import Selection
 from sancli.data.prepared import Prepared
-
-MOST_SIZES = 5
-"""Sizes of images that are named."""
+from sancli.tasks.preparation.reading import Images
 
 
-def gather(
-    plan: Plan, scans: list[Scan], chosen: Selection, unlabelled: list[Picture], problems: list[Problem]
-) -> dict[str, Any]:
+def gather(plan: Plan, images: Images, chosen: Selection, problems: list[Problem]) -> dict[str, Any]:
     """Everything worth knowing about this run: what --json prints, and the screen is made from."""
-    known = gather_known(plan, count(chosen.pictures), len(unlabelled))
+    known = gather_known(plan, count(chosen.pictures), len(images.unlabelled))
     policy = plan.config.duplicates
     return known | {
         "unchanged": False,
-        "not_taken": not_taken(known, scans, problems),
-        "turned": sum(scan.turned for scan in scans),
-        "several_frames": sum(scan.frames for scan in scans),
+        "not_taken": not_taken(known, len(images.bad), problems),
+        "turned": images.turned,
+        "several_frames": images.several_frames,
         "duplicates": {
             "policy": "report" if plan.layout.whole and policy == "drop" else policy,
             "sets": {kind: chosen.duplicates.sets[kind] for kind in KINDS},
@@ -36,18 +31,18 @@ def gather(
             "shared": {"-".join(pair): files for pair, files in chosen.duplicates.shared.items()},
         },
         "near_duplicates": near_sets(chosen) if plan.config.near_duplicates else None,
-        "images": describe_images(scans),
+        "images": images.described,
         "classes_left_out": chosen.small,
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
 
 
-def not_taken(known: dict[str, Any], scans: list[Scan], problems: list[Problem]) -> dict[str, int]:
+def not_taken(known: dict[str, Any], bad: int, problems: list[Problem]) -> dict[str, int]:
     """Why images that were found are not taken, and how many for each reason."""
     actions = Counter(problem.action for problem in problems)
     reasons = {
         "dropped as duplicates": actions["dropped"],
-        "could not be read": sum(scan.reason is not None for scan in scans),
+        "could not be read": bad,
         "left out": actions["left out"],
     }
     others = known["images_found"] - known["images_taken"] - sum(reasons.values())
@@ -57,23 +52,6 @@ def not_taken(known: dict[str, Any], scans: list[Scan], problems: list[Problem])
 def near_sets(chosen: Selection) -> dict[str, int]:
     """Sets of pictures that look alike, by the worst that is true of them."""
     return {kind: sum(twins.kind == kind for twins in chosen.near) for kind in KINDS}
-
-
-def describe_images(scans: list[Scan]) -> dict[str, Any]:
-    """Formats, modes and sizes of the images that can be read."""
-    good = [scan for scan in scans if scan.reason is None]
-    sides = sorted(min(scan.width, scan.height) for scan in good)
-    sizes = Counter(f"{scan.width} x {scan.height}" for scan in good)
-    return {
-        "formats": _by_number(Counter(scan.format for scan in good)),
-        "modes": _by_number(Counter(scan.mode for scan in good)),
-        "sizes": dict(list(_by_number(sizes).items())[:MOST_SIZES]),
-        "short_side_px": [sides[0], sides[len(sides) // 2], sides[-1]] if sides else [],
-    }
-
-
-def _by_number(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def gather_again(plan: Plan, prepared: Prepared) -> dict[str, Any]:

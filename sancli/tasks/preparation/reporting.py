@@ -49,20 +49,33 @@ FLAT = 12.0
 class Shelf:
     """Where the picture of each file of the source is now."""
 
-    files: dict[str, Path]
+    folder: Path
+    """The prepared one."""
+    places: dict[str, str]
+    """Of what was taken, in the folder."""
+    others: dict[str, str]
+    """What was not taken stays where it was."""
     max_pixels: int
+
+    def file(self, path: str) -> Path:
+        """The file itself."""
+        return self.folder / self.places[path] if path in self.places else Path(self.others[path])
+
+    def split(self, path: str) -> str | None:
+        """Where it has come to; None where it was not taken."""
+        return self.places[path].partition("/")[0] if path in self.places else None
 
     def thumb(self, path: str, side: int) -> Thumb | None:
         """A small picture; None where the file is gone, or cannot be shown."""
         try:
-            image = load_image(self.files[path], max_pixels=self.max_pixels, enough_px=2 * side)
+            image = load_image(self.file(path), max_pixels=self.max_pixels, enough_px=2 * side)
         except (BadImage, KeyError):
             return None
         return shrunk(image, side)
 
     def rest(self, path: str, side: int) -> Thumb | None:
         """What is left of a truncated picture."""
-        found = remains(self.files[path], max_pixels=self.max_pixels) if path in self.files else None
+        found = remains(self.file(path), max_pixels=self.max_pixels) if path in self.others else None
         return None if found is None else shrunk(found.image, side)
 
 
@@ -73,7 +86,7 @@ def write_report(
     facts: dict[str, Any],
     written: Written,
     chosen: Selection,
-    files: dict[str, Path],
+    files: Sequence[str],
 ) -> None:
     """Writes report.html into the prepared folder, whose images are there already.
 
@@ -83,15 +96,15 @@ def write_report(
         facts: What --json prints.
         written: What stands in the folder.
         chosen: What was taken, and what not.
-        files: Where the files of the source were before.
+        files: Where each image of the plan was before.
     """
-    now = {picture.path: picture.file for picture in written.pictures}
-    shelf = Shelf(files | now, plan.config.max_pixels)
-    splits = {picture.path: str(picture.split) for picture in written.pictures}
+    places = {picture.path: place for picture, place in zip(written.pictures, written.places, strict=True)}
+    others = {path: file for path, file in zip(plan.paths, files, strict=True) if path not in places}
+    shelf = Shelf(folder, places, others, plan.config.max_pixels)
     sheets = draw_sheets(shelf, written.pictures, facts)
     pictures = Pictures(
         sheets=sheets,
-        twins=draw_twins(shelf, chosen, splits),
+        twins=draw_twins(shelf, chosen),
         problems=draw_problems(shelf, facts["problems"]),
         equalized=draw_equalized(shelf, sheets),
     )
@@ -111,11 +124,12 @@ def draw_sheets(shelf: Shelf, pictures: Iterable[Picture], facts: dict[str, Any]
     """Some pictures of every class, as at random, and of those without one: the lowest by sha256."""
     count, side = sheet_of(len(facts["classes"]))
     shown = {*shown_classes(facts["counts"]), ""}
-    classes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    classes: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         if (name := picture.label or "") in shown:
-            classes[name].append((picture.sha256, picture.path))
-    paths = {name: [path for _, path in heapq.nsmallest(count, classes[name])] for name in sorted(classes)}
+            classes[name].append(picture)
+    lowest = partial(heapq.nsmallest, count, key=lambda picture: (picture.sha256, picture.path))
+    paths = {name: [picture.path for picture in lowest(classes[name])] for name in sorted(classes)}
     if "" in paths:  # last on the page
         paths[""] = paths.pop("")
     total = sum(map(len, paths.values()))
@@ -128,19 +142,13 @@ def draw_sheets(shelf: Shelf, pictures: Iterable[Picture], facts: dict[str, Any]
     return sheets
 
 
-def draw_twins(shelf: Shelf, chosen: Selection, splits: dict[str, str]) -> dict[str, Sets]:
-    """Sets of identical files, and of pictures that look alike, those of each kind by themselves.
-
-    Args:
-        shelf: The files.
-        chosen: With the sets.
-        splits: Where each file that was taken has come to.
-    """
+def draw_twins(shelf: Shelf, chosen: Selection) -> dict[str, Sets]:
+    """Sets of identical files, and of pictures that look alike, those of each kind by themselves."""
     found: dict[str, Sets] = {}
     for identical, every in ((True, chosen.duplicates.twins), (False, chosen.near)):
         for kind in KINDS:
             if sets := [twins for twins in every if twins.kind == kind]:
-                groups = [draw_set(shelf, twins, splits, identical=identical) for twins in first(sets)]
+                groups = [draw_set(shelf, twins, identical=identical) for twins in first(sets)]
                 found[kind if identical else f"near_{kind}"] = Sets(groups, len(sets))
     return found
 
@@ -151,7 +159,7 @@ def first(sets: Sequence[Twins]) -> list[Twins]:
     return [twins for twins, size in zip(sets, sizes, strict=True) if size <= MOST_SHOTS]
 
 
-def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str], *, identical: bool) -> Group:
+def draw_set(shelf: Shelf, twins: Twins, *, identical: bool) -> Group:
     """One of them, side by side; of identical files it is said which were kept."""
     kept = {picture.path for picture in twins.kept}
     shots = [
@@ -159,7 +167,7 @@ def draw_set(shelf: Shelf, twins: Twins, splits: dict[str, str], *, identical: b
             path=picture.path,
             image=shelf.thumb(picture.path, SIDE_PX),
             label=str(picture.label),
-            split=splits.get(picture.path, picture.split or ""),
+            split=shelf.split(picture.path) or picture.split or "",
             action=("kept" if picture.path in kept else "dropped") if identical else "",
         )
         for picture in twins.pictures[:MOST_TWINS]
@@ -200,5 +208,5 @@ def draw_equalized(shelf: Shelf, sheets: dict[str, list[Shot]]) -> list[Equalize
         dullest += sorted(one for one in found if one[0] >= FLAT)[:1]
     paths = [path for _, path in sorted(dullest)[:EQUALIZED]]
     return [
-        equalized(load_image(shelf.files[path], max_pixels=shelf.max_pixels), EQUALIZED_PX) for path in paths
+        equalized(load_image(shelf.file(path), max_pixels=shelf.max_pixels), EQUALIZED_PX) for path in paths
     ]

@@ -3,14 +3,14 @@
 import dataclasses
 import statistics
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from sancli.data.listing import Problem
 from sancli.data.preparation.picture import Picture
-from sancli.data.preparation.placing import assign_names, place_files, place_of
+from sancli.data.preparation.placing import assign_places, place_files
 from sancli.data.preparation.plan import Plan
 from sancli.data.preparation.resizing import place_resized, written_as
-from sancli.data.preparation.scan import Scan
 from sancli.data.prepared import UNLABELLED, Manifest, write_prepared
 from sancli.tasks.preparation.facts import count
 
@@ -22,33 +22,41 @@ class Written:
     ways: dict[str, int]
     """How many images came there in which way."""
     pictures: list[Picture]
-    """Each with its split, and its file where it is now."""
+    places: list[str]
+    """Of each picture, relative to the folder."""
     manifest: Manifest
 
 
 def write(
-    folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], scans: list[Scan]
+    folder: Path, plan: Plan, chosen: list[Picture], problems: list[Problem], hashes: list[str]
 ) -> Written:
-    """Fills the prepared folder."""
+    """Fills the prepared folder.
+
+    Args:
+        folder: It is empty.
+        plan: What was to be done.
+        chosen: The images that are taken, with a split each; and those without a class.
+        problems: What was found about the others.
+        hashes: Of all images that were found.
+    """
     chosen = [dataclasses.replace(p, split=UNLABELLED) if p.label is None else p for p in chosen]
     link, side = plan.config.link if plan.source.is_folder else "move", plan.config.resize
     if side is None:
-        names = assign_names(chosen)
-        ways = place_files(chosen, names, folder, link=link)
+        places = assign_places(chosen)
+        ways = place_files(chosen, places, folder, link=link)
     else:
         chosen = [written_as(picture, side) for picture in chosen]
-        names = assign_names(chosen)
+        places = assign_places(chosen)
         link = "copy" if link == "auto" else link
         limit = plan.config.max_pixels
-        chosen, ways = place_resized(chosen, names, folder, side=side, max_pixels=limit, link=link)
-    chosen = [dataclasses.replace(p, file=folder / place_of(p, names[p.path])) for p in chosen]
-    rows = [
-        (place_of(p, names[p.path]), p.split, p.label or "", p.path, p.sha256, p.width, p.height)
-        for p in chosen
-    ]
-    manifest = describe(plan, chosen, sha256=plan.sha256([scan.sha256 for scan in scans]))
-    write_prepared(folder, manifest, sorted(rows), map(dataclasses.astuple, problems))
-    return Written(dict(ways), chosen, manifest)
+        chosen, ways = place_resized(chosen, places, folder, side=side, max_pixels=limit, link=link)
+    manifest = describe(plan, chosen, sha256=plan.sha256(hashes))
+    rows = (
+        (place, p.split, p.label or "", p.path, p.sha256, p.width, p.height)
+        for place, p in sorted(zip(places, chosen, strict=True), key=itemgetter(0))
+    )
+    write_prepared(folder, manifest, rows, map(dataclasses.astuple, problems))
+    return Written(dict(ways), chosen, places, manifest)
 
 
 def describe(plan: Plan, chosen: list[Picture], *, sha256: str) -> Manifest:

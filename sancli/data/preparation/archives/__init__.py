@@ -3,7 +3,7 @@
 Never `extractall`: regular members only, to names that are computed here, and bytes are counted as they come.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,30 +86,29 @@ class _Reached:
             self.bar.advance(place // MIB - self.bar.done)
 
 
-def unpack(contents: Contents, names: Collection[str], to: Path) -> dict[str, Path]:
+def unpack(contents: Contents, names: Sequence[str], to: Path) -> list[str]:
     """Writes the named members into the folder `to`, under numbers for names.
 
     Returns:
-        The file of each member.
+        The file of each member, in the order of the names.
 
     Raises:
         DataError: A member is damaged or holds other than the archive says, or the archive has changed.
         StorageError: There is no room.
     """
     check_room(sum(contents.sizes[name] for name in names), to, f"unpack {contents.path}")
-    wanted, files = set(names), dict[str, Path]()
-    with progress("Unpacking", total=len(wanted), unit="files") as bar:
-        for member in walk(contents.path, depth=contents.depth):
-            if member.name not in wanted or member.name in files or member.is_folder:
+    files = [str(to / f"{number:07}") for number in range(len(names))]
+    missing = dict(zip(names, files, strict=True))
+    with progress("Unpacking", total=len(names), unit="files") as bar:
+        for member in walk(contents.path, depth=contents.depth) if missing else ():
+            if member.is_folder or (target := missing.pop(member.name, None)) is None:
                 continue
-            target = to / f"{len(files):07}"
-            with storage_errors(to), target.open("wb") as file:
+            with storage_errors(to), Path(target).open("wb") as file:
                 file.writelines(_chunks(member, contents.path))
-            files[member.name] = target
             bar.advance()
-            if len(files) == len(wanted):
+            if not missing:
                 break
-    _check_all(contents, wanted, files)
+    _check_none(contents, missing)
     return files
 
 
@@ -155,10 +154,10 @@ def read_members(contents: Contents, names: Collection[str], *, limit: int) -> d
             found[member.name] = b"".join(_chunks(member, contents.path))
             if len(found) == len(wanted):
                 break
-    _check_all(contents, wanted, found)
+    _check_none(contents, wanted.difference(found))
     return found
 
 
-def _check_all(contents: Contents, wanted: set[str], found: Collection[str]) -> None:
-    if missing := sorted(wanted.difference(found)):
-        raise damaged(contents.path, f"{missing[0]!r} was there a moment ago, and is gone")
+def _check_none(contents: Contents, missing: Collection[str]) -> None:
+    if missing:
+        raise damaged(contents.path, f"{min(missing)!r} was there a moment ago, and is gone")

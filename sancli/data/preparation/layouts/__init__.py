@@ -15,7 +15,7 @@ from sancli.data.preparation.layouts.layout import Hints, LabelFile, Layout, Pla
 from sancli.data.preparation.layouts.names import names
 from sancli.data.preparation.layouts.tables import csv
 from sancli.data.preparation.layouts.trees import folders, intel, splits, tree
-from sancli.errors import DataError, command, folded, printable
+from sancli.errors import DataError, SanError, command, folded, printable
 
 __all__ = ["LAYOUTS", "Hints", "LabelFile", "Layout", "Placed", "Seen", "recognise"]
 
@@ -41,7 +41,7 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
     """Understands a source by the layout that was asked for, or by the first that fits.
 
     Raises:
-        DataError: None fits; says what was found and what was looked for.
+        DataError: None fits; says what was found and what was looked for, or what fits instead.
     """
     tried = _to_try(wanted, seen.hints)
     for name in tried:
@@ -53,7 +53,21 @@ def recognise(seen: Seen, wanted: str = "auto") -> Layout:
             if wanted != "auto":  # what folders are named does not count then
                 found.why = f"--layout {wanted} says so" + ("" if name in BY_FOLDER else f"; {found.why}")
             return found
+    if wanted != "auto" and (other := _without(seen)) is not None:
+        raise DataError(
+            f"{seen.source} is not laid out as --layout {wanted} says.",
+            why=folded(f"its layout seems to be {other.name}: {other.why}.", most=2),
+            fix="leave --layout out.",
+        )
     raise _nothing_fits(seen, tried)
+
+
+def _without(seen: Seen) -> Layout | None:
+    """How the source is understood without --layout, if it is."""
+    try:
+        return recognise(seen)
+    except SanError:
+        return None
 
 
 def _to_try(wanted: str, hints: Hints) -> list[str]:

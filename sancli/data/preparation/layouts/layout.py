@@ -1,6 +1,7 @@
 """How a source was understood, and what it is recognised from."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,10 @@ class Placed:
     """None: the source does not say."""
     group: str | None = None
     """What it shares with the images that must go where it goes; None: it stands alone."""
+
+    def __post_init__(self) -> None:
+        if self.label is not None:  # one text for the label of a thousand images
+            object.__setattr__(self, "label", sys.intern(self.label))
 
 
 def unlabelled(path: str) -> Placed:

@@ -64,6 +64,8 @@ def intel(seen: Seen) -> Layout | None:
     nested = seen.listing.nested
     there = {name.lower() for path in seen.listing.folders for name in _parts(f"{path}/", nested=nested)}
     present = [name for name in INTEL_NAMES if name in there]
+    if not present:
+        return None
     found = Layout("intel", f"it has {', '.join(present)} of the Intel scenes")
     for path in seen.listing.images:
         folders = _parts(path, nested=nested)[:-1]
