@@ -74,7 +74,7 @@ def _foreign(file: IO[bytes]) -> Iterator[str]:
             raise TooLong
         match opcode.name:
             case "GLOBAL":
-                stack.append(_name(argument))
+                stack.append(_name(str(argument)))
             case "STACK_GLOBAL":  # takes the two words before it
                 stack[-2:] = [_name(f"{stack[-2]} {stack[-1]}")]
             case "REDUCE" | "NEWOBJ":
