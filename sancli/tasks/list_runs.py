@@ -10,7 +10,7 @@ from sancli.errors import WeightsError
 from sancli.files import is_locked
 from sancli.runs import Run, runs_by_age
 
-HEADER = ("run", "network", "top-1", "state", "date")
+HEADER = ("run", "network", "top-1", "epochs", "date")
 """As much as fits into 80 columns; --json has the rest."""
 
 
@@ -37,8 +37,8 @@ def without_model(runs_dir: Path) -> list[Run]:
 
 def begun(run: Run) -> dict[str, Any]:
     """What is known of one of them."""
-    state = "training, epoch 1" if is_locked(run.folder) else "stopped in epoch 1"
-    return {"folder": str(run.folder), "date": date_of(run.checkpoint), "state": state}
+    state = state_of(run, finished=False)
+    return {"folder": str(run.folder), "date": date_of(run.checkpoint), "state": state, "epochs": 0}
 
 
 def date_of(path: Path) -> str:
@@ -55,7 +55,7 @@ def describe(run: Run) -> dict[str, Any]:
         return entry | {"state": "damaged", "reason": error.why}
     done = max(last_epoch(run), info.epoch)
     return entry | {
-        "state": state_of(run, finished=info.finished, done=done),
+        "state": state_of(run, finished=info.finished),
         "arch": info.arch,
         "attention": info.attention,
         "data": info.data.get("name"),
@@ -67,11 +67,11 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def state_of(run: Run, *, finished: bool, done: int) -> str:
+def state_of(run: Run, *, finished: bool) -> str:
     """Whether the run is complete, goes on at this moment, or can be resumed."""
     if finished:
         return "finished"
-    return f"training, {done} done" if is_locked(run.folder) else f"stopped at epoch {done}"
+    return "training" if is_locked(run.folder) else "stopped"
 
 
 def last_epoch(run: Run) -> int:
@@ -84,12 +84,18 @@ def last_epoch(run: Run) -> int:
 
 def row(entry: dict[str, Any]) -> tuple[object, ...]:
     """A run as a line of the table."""
-    name, day = Path(entry["folder"]).name, entry["date"][:16].replace("T", " ")
-    if "arch" not in entry:  # damaged, or without a model so far
-        return name, "", "", entry["state"], day
-    top1 = entry["metrics"].get("top1")
+    state, arch = entry["state"], entry.get("arch", "")
+    network = f"{arch} {entry['attention']}" if arch.startswith("san") else arch
+    top1 = entry.get("metrics", {}).get("top1")
     best = "" if top1 is None else f"{100 * top1:.1f} %"
-    finished = entry["state"] == "finished"
-    state = console.plural(entry["epochs"], "epoch") if finished else entry["state"]
-    network = f"{entry['arch']} {entry['attention']}" if entry["arch"].startswith("san") else entry["arch"]
-    return name, network, best, state, day
+    epochs = state if state == "damaged" else str(entry["epochs"])
+    if state not in ("finished", "damaged"):
+        epochs += f", {state}"
+    return Path(entry["folder"]).name, network, best, epochs, day(entry["date"])
+
+
+def day(date: str) -> str:
+    """A date as short as it can be told: the hour within this year, else the year."""
+    then = datetime.fromisoformat(date)
+    this_year = then.year == datetime.now(then.tzinfo).year
+    return f"{then:%d %b %H:%M}" if this_year else f"{then:%d %b %Y}"
