@@ -100,7 +100,18 @@ def _ours(state: State) -> bytes:
 def case(draw: random.Random, marker: Path) -> Case:
     """One hostile file; code in it would make `marker`."""
     make: Callable[[random.Random, Path], Case] = draw.choice(
-        (_damaged, _mutated, _mutated, _repacked, _repacked, _reheaded, _reheaded, _retyped, _code)
+        (
+            _damaged,
+            _mutated,
+            _mutated,
+            _repacked,
+            _repacked,
+            _reheaded,
+            _reheaded,
+            _retyped,
+            _code,
+            _growing,
+        )
     )
     return make(draw, marker)
 
@@ -282,6 +293,39 @@ def _spelled(draw: random.Random, marker: Path) -> bytes:
                 draw.choice(["a/DATA.PKL", "a/code/x.py", "a/constants.pkl", "b/data.pkl"]), pickled
             )
     return file.getvalue()
+
+
+def _growing(draw: random.Random, _marker: Path) -> Case:
+    """Harmless calls, each of what the one before gave: they would fill the memory from a few bytes."""
+    endless = _storage() + b"K\x00J" + struct.pack("<i", 2**21) + b"\x85K\x00\x85\x89"
+    endless = b"ctorch._utils\n_rebuild_tensor_v2\n(" + endless + b"ccollections\nOrderedDict\n)RtR"
+    start = draw.choice((endless, _word("a" * 64), _storage(), b"]" * 1000, b"\x8f" * 5000))
+    names = ("collections Counter", "collections OrderedDict", "torch Size", "torch.storage UntypedStorage")
+    functions, arguments = b"", b""
+    for _ in range(draw.choice((1, 2, 22))):
+        if draw.random() < 0.5:
+            functions += b"c_codecs\nencode\n"
+            arguments += draw.choice((_word("hex"), _word("latin1"), _word("%HEX"))) + b"\x86R"
+        else:
+            functions += b"c" + draw.choice((*names, "__builtin__ set")).replace(" ", "\n").encode() + b"\n"
+            arguments += draw.choice((b"\x85R", b"R", b"\x85\x81", b"b"))
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + functions + start + arguments + b".")
+        archive.writestr("a/version", "3\n")
+        archive.writestr("a/byteorder", "little")
+        archive.writestr("a/data/0", bytes(4))
+    return Case(draw.choice(SUFFIXES), file.getvalue())
+
+
+def _storage() -> bytes:
+    """Opcodes of the numbers of a tensor."""
+    words = _word("storage") + b"ctorch\nFloatStorage\n" + _word("0") + _word("cpu")
+    return b"(" + words + b"K\x01tQ"
+
+
+def _word(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
 
 
 def _short(text: str) -> bytes:

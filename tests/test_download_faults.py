@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,13 +200,14 @@ def test_a_pause_that_is_asked_for_is_kept_up_to_a_bound():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://127.0.0.1:9/w.bin", "nothing answers at that address"),
+        ("http://127.0.0.1:9/w.bin", "nothing answers at that address: the connection is refused"),
         ("http://nowhere.invalid/w.bin", "its host was not found"),
         ("http://", "w.bin did not come"),
         ("https://127.0.0.1:PORT/w.bin", "certificate|TLS"),
     ],
 )
-def test_no_connection_is_told_apart_in_words(host, partial, url, says):
+def test_no_connection_is_told_apart_in_words_at_the_first_try(host, partial, monkeypatch, url, says):
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=pytest.fail))
     with pytest.raises(WeightsError, match=says):
         bring(Remote(url=url.replace("PORT", str(host.port)), label="w.bin"), partial)
 

@@ -122,7 +122,9 @@ def test_other_classes_under_a_published_name_are_refused(san, authors_file, tmp
     [
         (["san51"], "did you mean san15"),
         (["san11"], "did you mean san10"),
-        (["resnet50"], "was not published"),
+        (["resnet50"], "--weights FILE takes torchvision's file"),
+        (["resnet26"], "san train --arch resnet26 --weights none"),
+        (["san16-pairwise"], "was not published"),
         (["san15-pairwise", "--attention", "patchwise"], "contradict"),
         (["san15", "--attention", "pearwise"], "did you mean pairwise"),
         (["san15", "--from", "a.pth", "--repo", "ann/san"], "--from and --repo contradict"),
@@ -292,11 +294,13 @@ def test_offline_says_the_exact_file_and_address(san, cache):
     assert not cache.exists()
 
 
-def test_all_offline_does_not_advise_to_run_the_same_again(san, cache):
+def test_all_offline_is_one_list_and_one_error(san, cache):
     done = san("download-weights", "all", "--offline")
     assert done.code == 4
-    assert "leave --offline out" in done.stderr
-    assert "same command again" not in done.stderr
+    assert all(network.drive_id in done.stdout for network in PUBLISHED.values())
+    assert "6 of 6 networks are not here" in done.stderr
+    assert len(done.stdout.splitlines()) == 6
+    assert len(done.stderr.splitlines()) <= 6
 
 
 def test_a_network_without_its_attention_is_the_patchwise_one_here_too(san, cache):
@@ -321,8 +325,11 @@ def test_a_dry_run_names_source_and_target_or_checks_the_file_and_writes_nothing
     for name, network in PUBLISHED.items():
         assert str(cache / "weights" / f"{name}.safetensors") in done.stderr
         assert network.drive_id in done.stderr
+    assert done.stderr.splitlines()[-1] == "Next: san download-weights all"
     checked = san("download-weights", "san10-pairwise", "--from", authors_file, "--dry-run")
     assert checked.code == 0
+    command = f"Next: san download-weights san10-pairwise --from {authors_file}"
+    assert checked.stderr.splitlines()[-1] == command
     assert "is san10-pairwise" in checked.stderr
     assert not cache.exists()
 

@@ -224,6 +224,94 @@ def test_a_harmless_call_that_fills_the_memory_is_refused(tmp_path):
     assert "builtins.bytearray" in refusal(tmp_path / "m.pth")
 
 
+def word(text):
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+ENDLESS = (  # a tensor of 2**30 numbers that are one, by a stride of 0
+    b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    + word("storage")
+    + b"ctorch\nFloatStorage\n"
+    + word("0")
+    + word("cpu")
+    + b"K\x01tQK\x00J\x00\x00\x00\x40\x85K\x00\x85\x89ccollections\nOrderedDict\n)RtR"
+)
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "says"),
+    [
+        (b"c__builtin__\nset\n" + ENDLESS + b"\x85R.", "contains code (builtins.set)"),
+        (b"ccollections\nCounter\n" + ENDLESS + b"R.", "contains code (collections.Counter)"),
+        (b"ccollections\nOrderedDict\n)R" + ENDLESS + b"b.", "contains code (a state that was computed)"),
+        (
+            b"c_codecs\nencode\n" * 40 + word("a") + (word("hex") + b"\x86R") * 40 + b".",
+            "contains code (_codecs.encode)",
+        ),
+        (b"ctorch.storage\nUntypedStorage\n" + ENDLESS + b"\x85R.", "contains code"),
+        (b"(" + b"\x8f" * 600_000 + b"t.", "over 500,000 parts"),
+        (b"(" * 600_000 + b".", "over 500,000 parts"),
+    ],
+    ids=["set", "spread", "state", "hex", "storage", "empty sets", "marks"],
+)
+def test_a_pickle_cannot_grow_in_memory(tmp_path, opcodes, says):
+    with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + opcodes)
+        archive.writestr("a/version", "3\n")
+        archive.writestr("a/byteorder", "little")
+        archive.writestr("a/data/0", bytes(4))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert says in refusal(tmp_path / "m.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15, "KiB"
+
+
+def test_what_checkpoints_hold_besides_tensors_is_no_code(tmp_path):
+    beside = {
+        "bytes": b"\xff\x00",
+        "set": {1, 2},
+        "complex": 1j,
+        "dtype": torch.half,
+        "size": torch.Size([3]),
+    }
+    state = nn.ModuleDict({"a": small_network()}).state_dict()  # an OrderedDict with a state
+    for zipped in (True, False):
+        torch.save(
+            {"state_dict": state, "beside": beside, "parameter": nn.Parameter(torch.zeros(2))},
+            tmp_path / "m.pth",
+            _use_new_zipfile_serialization=zipped,
+        )
+        assert equal(weights.read(tmp_path / "m.pth"), state)
+
+
+def test_names_that_a_pickle_puts_over_the_methods_of_its_dict_are_not_called(tmp_path):
+    state = small_network().state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    shadows = b"}" + b"".join(word(name) + b"K\x05s" for name in ("items", "get")) + b"b."
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "m.pth", "w") as archive,
+    ):
+        for name in plain.namelist():
+            content = plain.read(name)
+            archive.writestr(name, content[:-1] + shadows if name.endswith("data.pkl") else content)
+    assert equal(weights.read(tmp_path / "m.pth"), state)
+
+
+def test_a_member_with_a_password_is_refused(tmp_path):
+    torch.save(small_network().state_dict(), tmp_path / "m.pth")
+    content = bytearray((tmp_path / "m.pth").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag of the last member
+    (tmp_path / "m.pth").write_bytes(content)
+    assert "password" in refusal(tmp_path / "m.pth")
+
+
+def test_a_header_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"{number:x}": entry for number in range(100_000)}).encode()
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert "its header has" in refusal(tmp_path / "m.safetensors")
+
+
 def test_a_few_bytes_that_claim_terabytes_are_refused(tmp_path):
     bomb = torch.zeros(1).expand(1_000_000, 1_000_000)
     torch.save({"weight": bomb}, tmp_path / "m.pth")

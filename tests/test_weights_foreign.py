@@ -1,5 +1,7 @@
 """Checkpoints of others: recognised by their keys, taken whole or not at all, and in part only when asked."""
 
+import json
+
 import pytest
 import torch
 import torchvision
@@ -10,7 +12,7 @@ from training import prepare
 from sancli import model, weights
 from sancli.errors import WeightsError
 from sancli.model.imagenet import imagenet_classes
-from sancli.runs import open_model, open_part
+from sancli.runs import open_file, open_model, open_part, published_info
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +151,22 @@ def test_train_takes_a_part_only_when_asked(tmp_path, san, monkeypatch):
     assert taken.code == 0, taken.stderr
     assert "made anew: layer4.0.conv.weight" in taken.stderr
     assert san("train", data, "--partial").code == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": "san99"},
+        {"attention": 7},
+        {"relation": "star-product", "attention": "pairwise"},
+        {"preprocessing": 5},
+        {"classes": "[" * 100_000},
+    ],
+    ids=["network", "attention", "relation", "preprocessing", "nested"],
+)
+def test_a_description_of_nothing_known_here_is_an_error_not_a_crash(tmp_path, patchwise, change):
+    described = json.dumps(published_info("san10-patchwise").to_dict() | change)
+    described = described.replace(json.dumps("[" * 100_000), "[" * 100_000)
+    weights.save(tmp_path / "m.safetensors", patchwise.state_dict(), info=described)
+    with pytest.raises(WeightsError, match="does not describe a model"):
+        open_file(tmp_path / "m.safetensors")

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST = 4096
+"""Side of an image, of which a model that was not trained here may ask."""
 SPARE = 3
 """Pixels of a picture that are enough, along a side, for one that the network sees. A crop of a quarter of
 the area, 0.43 of a side at the narrowest, is still shrunk, never enlarged.
@@ -41,5 +43,11 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """What `to_dict` gave, after JSON made its tuples lists."""
+        """What `to_dict` gave, after JSON made its tuples lists.
+
+        Raises:
+            KeyError, TypeError, ValueError: It was not made by `to_dict`.
+        """
+        if not 1 <= values["image_size"] <= LARGEST:
+            raise ValueError(f"its image_size {values['image_size']} is none")
         return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})

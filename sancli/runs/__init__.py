@@ -82,7 +82,7 @@ class Run:
         """
         try:
             return ModelInfo.from_dict(json.loads(self.info.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise _damaged(self.info, error) from None
 
 
@@ -252,7 +252,7 @@ def _embedded_info(path: Path) -> ModelInfo | None:
         return None
     try:
         return ModelInfo.from_dict(json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 
 from sancli import __version__
+from sancli.config import ARCHS, RELATIONS
 from sancli.data.preprocessing import Preprocessing
 
 FORMAT = 1
@@ -55,10 +56,13 @@ class ModelInfo:
 
         Raises:
             KeyError, TypeError: It was not made by `to_dict`.
-            ValueError: The class names are missing, empty or not unique.
+            ValueError: The class names are missing, empty or not unique, or the network is one unknown here.
         """
         classes = tuple(map(str, values["classes"]))
         if len(set(classes)) != len(classes) or not classes:
             raise ValueError("its class names are missing or not unique")
+        network = values["arch"], values["attention"], values["relation"]
+        if network[0] not in ARCHS or network[2] not in (None, *RELATIONS.get(network[1], ())):
+            raise ValueError(f"its network {network} is unknown here")
         preprocessing = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values | {"classes": classes, "preprocessing": preprocessing})

@@ -12,7 +12,7 @@ from sancli.errors import UsageError, WeightsError
 from sancli.model.zoo import PUBLISHED
 from sancli.tasks.downloading.arrival import arrive, is_fetched, only_one, source_of
 from sancli.tasks.downloading.keeping import keep
-from sancli.tasks.downloading.listing import show_list
+from sancli.tasks.downloading.listing import show_list, show_missing
 from sancli.tasks.downloading.naming import full_name
 from sancli.tasks.downloading.repository import obtain_model
 from sancli.weights.fetching.partial import Partial
@@ -40,16 +40,18 @@ def run(config: DownloadConfig) -> None:
             offline=config.offline,
             dry_run=config.dry_run,
         )
-        finish({"name": config.name, **facts}, model=config.name)
+        finish(config, {"name": config.name, **facts}, model=config.name)
     else:
         name = full_name(config.name, config.attention)
-        finish(obtain(config, name), model=target_of(config, name) if config.to else name)
+        finish(config, obtain(config, name), model=target_of(config, name) if config.to else name)
 
 
-def finish(facts: dict[str, Any], *, model: str | Path) -> None:
+def finish(config: DownloadConfig, facts: dict[str, Any], *, model: str | Path) -> None:
     """Says what was done, for programs and for people."""
     emit({"command": "download-weights", **facts})
-    if not facts["dry_run"]:
+    if config.dry_run:
+        next_command(*in_earnest(config))
+    else:
         next_command("san", "predict", "photo.jpg", "--model", model)
 
 
@@ -60,6 +62,8 @@ def obtain_all(config: DownloadConfig) -> None:
         WeightsError: Some did not come; each with its reason before.
     """
     names = [name for name, network in PUBLISHED.items() if config.attention in (None, network.attention)]
+    if config.offline:
+        refuse_missing(config, names)
     done, failed = [], []
     for name in names:
         try:
@@ -73,13 +77,43 @@ def obtain_all(config: DownloadConfig) -> None:
         raise WeightsError(
             f"{len(failed)} of {len(names)} networks are not here: {', '.join(failed)}.",
             why="the reasons stand above.",
-            fix="leave --offline out, or fetch them one by one as said above."
-            if config.offline
-            else "run the same command again: what is here is not fetched anew.",
+            fix="run the same command again: what is here is not fetched anew.",
         )
     emit({"command": "download-weights", "networks": done})
-    if not config.dry_run:
+    if config.dry_run:
+        next_command(*in_earnest(config))
+    else:
         next_command("san", "download-weights", LIST)
+
+
+def refuse_missing(config: DownloadConfig, names: list[str]) -> None:
+    """Shows line by line what --offline keeps from coming.
+
+    Raises:
+        WeightsError: Something is not here.
+    """
+    missing = {name: source_of(config, name) for name in names if not target_of(config, name).exists()}
+    if missing:
+        show_missing(missing)
+        raise WeightsError(
+            f"{len(missing)} of {len(names)} networks are not here, and --offline forbids to fetch them.",
+            why=f"looked in {target_of(config, names[0]).parent}.",
+            fix="fetch their addresses elsewhere, then for each:\n"
+            "       san download-weights NAME --from model_best.pth",
+        )
+
+
+def in_earnest(config: DownloadConfig) -> list[object]:
+    """The same command without --dry-run."""
+    options = {
+        "--attention": config.attention,
+        "--from": config.source,
+        "--repo": config.repo,
+        "--revision": config.revision,
+        "--to": config.to,
+    }
+    given = [word for option, value in options.items() if value is not None for word in (option, value)]
+    return ["san", "download-weights", config.name, *given, *(["--force"] if config.force else [])]
 
 
 def obtain_for(spec: str) -> None:

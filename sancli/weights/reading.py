@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sancli.console import size
 from sancli.errors import WeightsError
-from sancli.weights.pickles import foreign_call
+from sancli.weights.pickles import MOST_OPCODES, TooLong, foreign_call
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -24,6 +24,8 @@ METADATA = "sancli"  # the entry of a safetensors header that is ours
 LONGEST_HEADER = (
     100_000_000  # the safetensors library's own limit; eight letters of text make a larger number
 )
+MOST_HEADER = 4_000_000
+"""Bytes of a header that are read: it fills the memory twenty times over; 2,000 tensors have 0.3 MB."""
 NOT_WEIGHTS = (  # how other files begin that are found under the name of a checkpoint
     (rb"\s*<", "an HTML page; a download most likely brought an error message"),
     (rb"version https://git-lfs", "a git-LFS pointer: the file itself was not fetched (git lfs pull)"),
@@ -100,6 +102,8 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
     """Decides by content, and refuses at once what is neither safetensors nor torch's."""
     header_length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and header_length <= LONGEST_HEADER:
+        if header_length > MOST_HEADER:
+            raise _refused(path, f"its header has {size(header_length)}, more than any network needs")
         return True
     for start, what in NOT_WEIGHTS:
         if re.match(start, head):
@@ -112,7 +116,7 @@ def _description(path: Path) -> dict[str, str]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return dict(json.loads((file.metadata() or {}).get(METADATA, "{}")))
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise _refused(path, _safetensors_fault(error)) from None
 
 
@@ -133,46 +137,52 @@ def _safetensors_fault(error: Exception) -> str:
 
 
 def _read_torch(path: Path) -> Any:
-    if _head(path).startswith(ZIP):
-        _check_archive(path)
+    if _head(path).startswith(ZIP) and (fault := _archive_fault(path)):
+        raise _refused(path, fault)
     try:
-        if name := foreign_call(path):
-            raise _code(path, name)
-        # given a path, torch would look at its ending; what it warns of, our error says
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # our error says it
+            if name := foreign_call(path):
+                raise _code(path, name)
+            # given a path, torch would look at its ending
             return torch.load(file, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
+    except TooLong:
+        raise _refused(path, f"it has over {MOST_OPCODES:,} parts, more than any network needs") from None
     except Exception as error:  # a damaged or hostile pickle raises nearly any kind
         # torch's own text is not shown: it advises to switch the check off
         fault = "memory is short" if isinstance(error, MemoryError) else "it is damaged"
         raise _refused(path, f"{fault}, or it is neither safetensors nor a torch checkpoint") from None
 
 
-def _check_archive(path: Path) -> None:
-    """Refuses an archive that torch would believe: it checks neither sums nor sizes."""
+def _archive_fault(path: Path) -> str | None:
+    """What is wrong with an archive that torch would believe: it checks neither sums nor sizes."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > path.stat().st_size:
-                raise _refused(path, "it is an archive, but no checkpoint of torch's")
+                return "it is an archive, but no checkpoint of torch's"
             if damaged := archive.testzip():
-                raise _refused(path, f"it is damaged: the checksum of {damaged} is wrong")
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise _refused(path, f"it is truncated or damaged: {_first_line(error)}") from None
+                return f"it is damaged: the checksum of {damaged} is wrong"
+    except Exception as error:  # a damaged or hostile archive raises nearly any kind
+        if "not a zip file" in str(error):
+            return "its end is missing: the file was cut short"
+        return f"it is truncated or damaged: {_first_line(error)}"
+    return None
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    # the methods of dict itself: a pickle can put other things under the names of an OrderedDict's
     for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
+        if isinstance(content, dict) and isinstance(dict.get(content, key), dict):
+            content = dict.get(content, key)
+    if not isinstance(content, dict) or not content:
         raise _refused(path, f"it holds no state dict but a {type(content).__name__}")
-    for name, value in content.items():
+    for name, value in dict.items(content):
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _refused(path, f"it holds no state dict: {name!r} is a {type(value).__name__}")
-    return {name: value.detach() for name, value in content.items()}
+    return {name: value.detach() for name, value in dict.items(content)}
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

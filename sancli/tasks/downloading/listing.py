@@ -1,8 +1,10 @@
 """The table of the published networks."""
 
 from sancli import weights
+from sancli.config import TrainConfig
 from sancli.console import emit, next_command, result, say, size, table
 from sancli.model.zoo import BASELINES, PUBLISHED, SOURCE, Network
+from sancli.tasks.downloading.naming import full_name
 
 HEADER = ("name", "attention", "params", "FLOPs", "top-1", "top-5", "size", "downloaded")
 
@@ -15,11 +17,17 @@ def show_list() -> None:
     say(f"Top-1 and top-5 on the validation images of ImageNet, in %: {SOURCE}")
     if repositories := weights.cached_repositories():
         say(f"From the Hugging Face Hub: {', '.join(repositories)}")
-    missing = next((name for name in PUBLISHED if not weights.is_downloaded(name)), None)
-    if missing:
-        next_command("san", "download-weights", missing)
+    here = [name for name in PUBLISHED if weights.is_downloaded(name)]
+    if here:
+        next_command("san", "predict", "photo.jpg", "--model", here[-1])
     else:
-        next_command("san", "predict", "photo.jpg", "--model", "san15-patchwise")
+        next_command("san", "download-weights", full_name(TrainConfig.arch, None))
+
+
+def show_missing(missing: dict[str, str]) -> None:
+    """The networks that are not here, each with its address in one piece, to be copied."""
+    for name, address in missing.items():
+        result(f"{name:15}  {address}")
 
 
 def facts(name: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from sancli.config.download_weights import ALL, LIST
 from sancli.errors import UsageError, closest
-from sancli.model.zoo import PUBLISHED
+from sancli.model.zoo import BASELINES, PUBLISHED
 
 
 def full_name(name: str, attention: str | None) -> str:
@@ -20,6 +20,13 @@ def full_name(name: str, attention: str | None) -> str:
         )
     full = f"{arch}-{named or attention or 'patchwise'}"
     archs = dict.fromkeys(network.arch for network in PUBLISHED.values())
+    if arch in BASELINES:
+        file = "--weights FILE takes torchvision's file of it, " if arch == "resnet50" else ""
+        raise UsageError(
+            f"{arch} is one of the paper's baselines, and its authors published no weights of those.",
+            why=f"published: {', '.join(PUBLISHED)}.",
+            fix=f"{file or 'there is none to fetch: '}san train --arch {arch} --weights none begins anew.",
+        )
     if full not in PUBLISHED:
         raise UsageError(
             f"{name} was not published.",

@@ -111,6 +111,10 @@ def unreached(what: str, fault: Exception, *, fix: str) -> TransientError | Weig
     if NO_HOST.search(words):
         why = "its host was not found: there is no connection, or no such host."
         return Unreachable(what, why=why, fix=fix)
+    if "refused" in words:
+        return Unreachable(
+            what, why="nothing answers at the Hub's address: the connection is refused.", fix=fix
+        )
     return TransientError(WeightsError(what, why=f"the Hub was not reached: {words}.", fix=fix))
 
 

@@ -201,7 +201,7 @@ def network_error(label: str, fault: Exception) -> WeightsError:
     elif "NameResolutionError" in text or "getaddrinfo" in text:
         words, kind = "its host was not found: there is no connection, or no such host", Unreachable
     elif "refused" in text:
-        words = "nothing answers at that address"
+        words, kind = "nothing answers at that address: the connection is refused", Unreachable
     elif isinstance(fault, faults.ConnectionError | faults.ChunkedEncodingError):
         words = "the connection broke off"
     else:
