@@ -3,8 +3,8 @@
 usage: python benchmarks/statistics.py DATA OUT.json [options of san train]
 
 Trains once, from scratch, and measures the same weights on val after each epoch in three ways: with running
-statistics, with those of 128 training images in batches drawn by chance, and with those of the same images, one
-class after another.
+statistics, with those of 128 training images in batches drawn by chance, and with those of the same images,
+one class after another.
 """
 
 import copy
