@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sancli.ops.reference import aggregation as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
+from sancli.ops.shapes import expect, expect_maps, expect_shared
 from sancli.ops.trunk import maps
 
 
@@ -53,6 +54,15 @@ class _Aggregation(torch.autograd.Function):
 
 
 def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
-    """Sums each pixel's footprint of `value`, weighted: [N, M, H, W]."""
+    """Sums each pixel's footprint of `value`, weighted: [N, M, H, W].
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(value=value)
+    groups = weight.shape[2] if weight.ndim == 5 else 0
+    sizes = len(value), kernel_size**2, groups, *value.shape[2:]
+    expect("weight", weight, *sizes, letters="[N, K * K, G, H, W]")
+    expect_shared(value, groups)
     out: Tensor = differentiable(_Aggregation, torch.ops.san.aggregation, value, weight, kernel_size)
     return out

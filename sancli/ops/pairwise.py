@@ -18,6 +18,7 @@ from sancli.ops.attention import GIVEN, GIVEN_BACK, USED, Given, GivenBack
 from sancli.ops.norm import Norm, accumulation_type
 from sancli.ops.reference import pairwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
+from sancli.ops.shapes import expect, expect_maps, expect_norm, expect_shared
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -96,7 +97,21 @@ def pairwise_attention(
     bias2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The output, and mean and biased variance that each of the two norms used."""
+    """The output, and mean and biased variance that each of the two norms used.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(value=value, query=query, key=key)
+    channels, groups = query.shape[1], len(weight2)
+    expect("key", key, *query.shape, letters="[N, R, H, W]")
+    expect("place", place, 1, 2, *value.shape[2:], letters="[1, 2, H, W]")
+    expect_norm("norm1", norm1, channels + 2)
+    expect("weight1", weight1, channels, channels + 2, letters="[R, R + 2]")
+    expect_norm("norm2", norm2, channels)
+    expect("weight2", weight2, groups, channels, letters="[G, R]")
+    expect("bias2", bias2, groups, letters="[G]")
+    expect_shared(value, groups)
     args = query, key, value, place, sign, *norm1, weight1, *norm2, weight2, bias2, kernel_size
     operator = torch.ops.san.pairwise_attention
     out, mean1, var1, mean2, var2, *_ = differentiable(_PairwiseAttention, operator, *args)

@@ -18,6 +18,7 @@ from sancli.ops.attention import GIVEN, GIVEN_BACK, USED, Given, GivenBack
 from sancli.ops.norm import Norm
 from sancli.ops.reference import patchwise as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
+from sancli.ops.shapes import expect, expect_maps, expect_norm, expect_shared
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -91,7 +92,21 @@ def patchwise_attention(
     bias2: Tensor,
     kernel_size: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The output, and mean and biased variance that each of the two norms used."""
+    """The output, and mean and biased variance that each of the two norms used.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(value=value, query=query, key=key)
+    footprint, groups = kernel_size**2, len(weight1)
+    relations = query.shape[1] + footprint * key.shape[1]
+    expect("key", key, *query.shape, letters="[N, R, H, W]")
+    expect_norm("norm1", norm1, relations)
+    expect("weight1", weight1, groups, relations, letters="[G, R * (K * K + 1)]")
+    expect_norm("norm2", norm2, groups)
+    expect("weight2", weight2, groups * footprint, groups, letters="[G * K * K, G]")
+    expect("bias2", bias2, groups * footprint, letters="[G * K * K]")
+    expect_shared(value, groups)
     args = query, key, value, *norm1, weight1, *norm2, weight2, bias2, kernel_size
     operator = torch.ops.san.patchwise_attention
     out, mean1, var1, mean2, var2, *_ = differentiable(_PatchwiseAttention, operator, *args)

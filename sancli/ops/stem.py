@@ -11,6 +11,7 @@ from torch import Tensor
 from sancli.ops.norm import KNOWN, NORM, Norm, autocast_type
 from sancli.ops.reference import stem as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
+from sancli.ops.shapes import expect, expect_maps, expect_norm
 from sancli.ops.trunk import maps, statistics_like
 
 
@@ -61,7 +62,14 @@ class _Stem(torch.autograd.Function):
 
 
 def stem(image: Tensor, weight: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
-    """max_pool(relu(batch_norm(conv1x1(image)))), and the mean and biased variance that were used."""
+    """max_pool(relu(batch_norm(conv1x1(image)))), and the mean and biased variance that were used.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(image=image)
+    expect("weight", weight, len(weight), image.shape[1], letters="[C, 3]")
+    expect_norm("norm", norm, len(weight))
     image = image.to(autocast_type(image))  # custom operators are not autocast
     y, mean, var = differentiable(_Stem, torch.ops.san.stem, image, weight, *norm)
     return y, mean, var

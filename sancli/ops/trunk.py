@@ -11,6 +11,7 @@ from torch import Tensor
 from sancli.ops.norm import KNOWN, NORM, Norm, accumulation_type, autocast_type
 from sancli.ops.reference import trunk as plain
 from sancli.ops.registry import differentiable, first_derivative_only, register
+from sancli.ops.shapes import expect, expect_maps, expect_norm
 
 
 def maps(like: Tensor, channels: int, height: int, width: int, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -116,7 +117,15 @@ class _BnReluPool(torch.autograd.Function):
 def bn_relu_conv1x1(
     x: Tensor, norm: Norm, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The 1x1 convolution of relu(batch_norm(x)), and the mean and biased variance that were used."""
+    """The 1x1 convolution of relu(batch_norm(x)), and the mean and biased variance that were used.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(x=x)
+    expect_norm("norm", norm, x.shape[1])
+    expect("weight", weight, len(weight), x.shape[1], 1, 1, letters="[O, C, 1, 1]")
+    expect("bias", bias, len(weight), letters="[O]")
     dtype = autocast_type(x)  # custom operators are not autocast
     bias = None if bias is None else bias.to(dtype)
     args = x.to(dtype), *norm, weight.to(dtype), bias
@@ -125,12 +134,24 @@ def bn_relu_conv1x1(
 
 
 def bn_relu_pool(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2x2 max-pool of relu(batch_norm(x)), and the mean and biased variance that were used."""
+    """The 2x2 max-pool of relu(batch_norm(x)), and the mean and biased variance that were used.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(x=x)
+    expect_norm("norm", norm, x.shape[1])
     y, mean, var = differentiable(_BnReluPool, torch.ops.san.bn_relu_pool, x, *norm)
     return y, mean, var
 
 
 def norm_relu(x: Tensor, norm: Norm) -> Tensor:
-    """relu(batch_norm(x)) with known statistics, for inference: it has no gradient."""
+    """relu(batch_norm(x)) with known statistics, for inference: it has no gradient.
+
+    Raises:
+        ValueError: The shapes do not go together.
+    """
+    expect_maps(x=x)
+    expect_norm("norm", norm, x.shape[1])
     y: Tensor = torch.ops.san.norm_relu(x, *norm)
     return y

@@ -32,7 +32,7 @@ from sancli.tasks.training.showing import epoch_line, live_text
 STATISTICS_IMAGES = 128
 YOUNG_STEPS = 100
 """So long a network from scratch is measured with statistics of its own: BatchNorm's running ones remember
-fresh parameters. After 100 steps both tell the same: benchmarks/statistics.py."""
+fresh parameters. After 100 steps both tell the same: benchmarks/batchnorm.py."""
 SAVE_EVERY_S = 300
 CURVES_EVERY_S = 30
 FORMAT = 1

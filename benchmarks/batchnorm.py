@@ -1,6 +1,6 @@
 """Which BatchNorm statistics a young network is best measured with: the running ones, or some measured anew.
 
-usage: python benchmarks/statistics.py DATA OUT.json [options of san train]
+usage: python benchmarks/batchnorm.py DATA OUT.json [options of san train]
 
 Trains once, from scratch, and measures the same weights on val after each epoch in three ways: with running
 statistics, with those of 128 training images in batches drawn by chance, and with those of the same images,
@@ -64,6 +64,6 @@ if __name__ == "__main__":
     try:
         main()
     finally:
-        result = {"program": "benchmarks/statistics.py", "data": Path(data).name, "options": options}
+        result = {"program": "benchmarks/batchnorm.py", "data": Path(data).name, "options": options}
         result |= {"torch": torch.__version__, "epochs": rows}
         Path(out).write_text(json.dumps(result, indent=1) + "\n")
