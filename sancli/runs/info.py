@@ -61,8 +61,8 @@ class ModelInfo:
         classes = tuple(map(str, values["classes"]))
         if len(set(classes)) != len(classes) or not classes:
             raise ValueError("its class names are missing or not unique")
-        network = values["arch"], values["attention"], values["relation"]
-        if network[0] not in ARCHS or network[2] not in (None, *RELATIONS.get(network[1], ())):
-            raise ValueError(f"its network {network} is unknown here")
+        arch, attention, relation = (values[key] for key in ("arch", "attention", "relation"))
+        if arch not in ARCHS or relation not in (None, *RELATIONS[attention]):
+            raise ValueError(f"its network is unknown here: {arch}, {attention}, {relation}")
         preprocessing = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values | {"classes": classes, "preprocessing": preprocessing})
