@@ -268,7 +268,7 @@ def test_offline_and_without_push_the_network_is_not_touched(san, hub, monkeypat
 
 def test_no_connection_is_said(san, monkeypatch):
     for endpoint, says in (
-        ("http://127.0.0.1:9", "the Hub was not reached"),
+        ("http://127.0.0.1:9", "the connection is refused"),
         ("http://nowhere.invalid", "its host was not found"),
     ):
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
