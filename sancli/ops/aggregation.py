@@ -61,7 +61,7 @@ def aggregation(value: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
     """
     expect_maps(value=value)
     groups = weight.shape[2] if weight.ndim == 5 else 0
-    sizes = len(value), kernel_size**2, groups, *value.shape[2:]
+    sizes = value.shape[0], kernel_size**2, groups, *value.shape[2:]
     expect("weight", weight, *sizes, letters="[N, K * K, G, H, W]")
     expect_shared(value, groups)
     out: Tensor = differentiable(_Aggregation, torch.ops.san.aggregation, value, weight, kernel_size)

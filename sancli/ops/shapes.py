@@ -1,4 +1,7 @@
-"""Shapes of what the public operators are given: a kernel reads by them, so a wrong one is an error, not a read elsewhere."""
+"""Shapes of what the public operators are given: kernels read by them, so a wrong one must be an error.
+
+Sizes are compared as they are, never made integers by len(): a free batch size stays free in torch.export.
+"""
 
 from torch import Tensor
 
@@ -22,7 +25,7 @@ def expect_maps(**maps: Tensor) -> None:
         if tensor.ndim != 4:
             raise ValueError(f"{name} is {list(tensor.shape)}, and must be [N, C, H, W].")
         first = tensor if first is None else first
-        expect(name, tensor, len(first), tensor.shape[1], *first.shape[2:], letters="[N, C, H, W]")
+        expect(name, tensor, first.shape[0], tensor.shape[1], *first.shape[2:], letters="[N, C, H, W]")
 
 
 def expect_norm(name: str, norm: Norm, channels: int) -> None:
