@@ -27,11 +27,11 @@ def expected():
     "case",
     [
         "san15:patchwise:150x150:2:eval",
-        "san15:pairwise:128x160:1:eval",
-        "san19:patchwise:128x128:1:eval",
         "san19:pairwise:128x128:1:eval",
         "san10:patchwise:128x128:2:train",
         "san10:pairwise:128x128:2:train",
+        pytest.param("san15:pairwise:128x160:1:eval", marks=pytest.mark.slow),
+        pytest.param("san19:patchwise:128x128:1:eval", marks=pytest.mark.slow),
         pytest.param("san10:patchwise:224x224:1:eval", marks=pytest.mark.slow),
         pytest.param("san10:pairwise:224x224:1:eval", marks=pytest.mark.slow),
     ],

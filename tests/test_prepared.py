@@ -40,7 +40,7 @@ def assert_same(copy, network, x):
 
 @pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("attention", ["patchwise", "pairwise"])
-@pytest.mark.parametrize("side", [32, 63, 96])
+@pytest.mark.parametrize("side", [32, 63])
 def test_it_gives_the_numbers_of_the_network(attention, side):
     network = learnt(attention)
     copy = prepared(network, side=side)

@@ -73,9 +73,18 @@ def assert_equal(run, expected):
     assert weights.read_info(run.weights) == weights.read_info(expected.weights)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("where", "count"), [("train_step", 3), ("train_step", 5), ("summary", 1), ("infer", 2)]
+    ("where", "count", "workers"),
+    [
+        ("train_step", 3, 0),
+        ("train_step", 5, 2),
+        ("summary", 1, 0),
+        ("infer", 2, 2),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("train_step", 3, 2), ("train_step", 5, 0), ("summary", 1, 2), ("infer", 2, 0)]
+        ),
+    ],
 )
 def test_a_resumed_run_equals_one_that_did_not_stop(
     data, tmp_path, monkeypatch, uninterrupted, where, count, workers
