@@ -305,6 +305,19 @@ def test_a_member_with_a_password_is_refused(tmp_path):
     assert "password" in refusal(tmp_path / "m.pth")
 
 
+def test_a_member_that_one_flipped_bit_makes_a_folder_is_refused(tmp_path):
+    """torch takes it without a word, and gives memory as it lies in place of the tensor."""
+    path = tmp_path / "a.pth"
+    torch.save({"weight": torch.ones(5)}, path)
+    data = bytearray(path.read_bytes())
+    name = data.rindex(b"/data/0")  # in the table of contents, 46 bytes behind the start of its entry
+    entry = data.rindex(b"PK\x01\x02", 0, name)
+    data[entry + 38] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="marked as a folder"):
+        weights.read(path)
+
+
 def test_a_header_that_would_fill_the_memory_is_refused_unread(tmp_path):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = json.dumps({f"{number:x}": entry for number in range(100_000)}).encode()

@@ -20,6 +20,8 @@ from sancli.weights.pickles import MOST_OPCODES, TooLong, foreign_call
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
+DIRECTORY = 0x10
+"""An attribute of a zip's member. torch takes no bytes of one that has it, and gives memory as it lies."""
 METADATA = "sancli"  # the entry of a safetensors header that is ours
 LONGEST_HEADER = (
     100_000_000  # the safetensors library's own limit; eight letters of text make a larger number
@@ -163,6 +165,8 @@ def _archive_fault(path: Path) -> str | None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > path.stat().st_size:
                 return "it is an archive, but no checkpoint of torch's"
+            if folders := [member.filename for member in members if member.external_attr & DIRECTORY]:
+                return f"it is damaged: {folders[0]} is marked as a folder"
             if damaged := archive.testzip():
                 return f"it is damaged: the checksum of {damaged} is wrong"
     except Exception as error:  # a damaged or hostile archive raises nearly any kind
