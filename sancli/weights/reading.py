@@ -165,8 +165,9 @@ def _archive_fault(path: Path) -> str | None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > path.stat().st_size:
                 return "it is an archive, but no checkpoint of torch's"
-            if folders := [member.filename for member in members if member.external_attr & DIRECTORY]:
-                return f"it is damaged: {folders[0]} is marked as a folder"
+            for member in members:
+                if member.external_attr & DIRECTORY and member.file_size:
+                    return f"it is damaged: {member.filename} is marked as a folder"
             if damaged := archive.testzip():
                 return f"it is damaged: the checksum of {damaged} is wrong"
     except Exception as error:  # a damaged or hostile archive raises nearly any kind
