@@ -4,27 +4,29 @@ usage: python benchmarks/batchnorm.py DATA OUT.json [options of san train]
 
 Trains once, from scratch, and measures the same weights on val after each epoch in three ways: with running
 statistics, with those of 128 training images in batches drawn by chance, and with those of the same images,
-one class after another.
+one class after another. Runs are added to those that OUT.json holds.
 """
 
 import copy
-import json
 import sys
 from pathlib import Path
 
 import torch
+from measure import add_run, cores, processor
 from torch import nn
 
-from sancli.cli import main
+from sancli import cli
 from sancli.data.prepared import Sample
 from sancli.engine.loop import infer, measure_statistics
 from sancli.engine.metrics import summary
-from sancli.tasks.training import session
+from sancli.runs import versions
+from sancli.tasks import train
+from sancli.tasks.training.session import Session
 
 rows: list[dict[str, object]] = []
 
 
-class Compared(session.Session):
+class Compared(Session):
     """A run that is measured in three ways, and goes on by the first."""
 
     def validate(self) -> dict[str, float]:
@@ -55,15 +57,18 @@ def shortened(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(figures[name], 4) for name in ("loss", "top1")}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Trains, and adds the run to the results."""
     data, out, *options = sys.argv[1:]
-    from sancli.tasks import train
-
     train.Session = Compared  # type: ignore[misc]
     sys.argv = ["san", "train", data, "--weights", "none", *options]
     try:
-        main()
+        cli.main()
     finally:
-        result = {"program": "benchmarks/batchnorm.py", "data": Path(data).name, "options": options}
-        result |= {"torch": torch.__version__, "epochs": rows}
-        Path(out).write_text(json.dumps(result, indent=1) + "\n")
+        run = {"data": Path(data).name, "options": options, "epochs": rows}
+        conditions = {"processor": processor(), "cores": cores(), **versions()}
+        add_run(Path(out), "benchmarks/batchnorm.py", run | conditions)
+
+
+if __name__ == "__main__":
+    main()

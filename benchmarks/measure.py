@@ -7,6 +7,7 @@ keep the memory that they free, as those of `san train` do.
 
 import datetime
 import functools
+import json
 import multiprocessing
 import os
 import platform
@@ -165,6 +166,15 @@ def conditions(**settings: Any) -> Figures:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def add_run(path: Path, program: str, run: Figures) -> None:
+    """Adds the figures of a run to a file of results, which is made where there is none."""
+    result = {"program": program, "runs": []}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    result["runs"].append(run)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def file_name(program: str) -> str:

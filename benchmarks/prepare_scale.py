@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from measure import add_run
 from PIL import Image
 
 from sancli.data.imagenet import names
@@ -196,15 +197,6 @@ def conditions(load: float) -> dict[str, Any]:
     }
 
 
-def add_run(path: Path, figures: dict[str, Any]) -> None:
-    """Adds a run to a file of results."""
-    result = {"program": "benchmarks/prepare_scale.py", "runs": []}
-    if path.is_file():
-        result = json.loads(path.read_text(encoding="utf-8"))
-    result["runs"].append(figures)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     """Measures every form at every size, and adds to the results after each."""
     style = argparse.RawDescriptionHelpFormatter
@@ -220,7 +212,7 @@ def main() -> None:
             figures = measure(form, count, options)
             print(json.dumps(figures, indent=2))
             if options.out:
-                add_run(options.out, figures)
+                add_run(options.out, "benchmarks/prepare_scale.py", figures)
 
 
 if __name__ == "__main__":

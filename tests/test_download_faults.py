@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,7 +206,7 @@ def test_a_pause_that_is_asked_for_is_kept_up_to_a_bound():
     ],
 )
 def test_no_connection_is_told_apart_in_words_at_the_first_try(host, partial, monkeypatch, url, says):
-    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=pytest.fail))
+    monkeypatch.setattr(retries.time, "sleep", pytest.fail)
     with pytest.raises(WeightsError, match=says):
         bring(Remote(url=url.replace("PORT", str(host.port)), label="w.bin"), partial)
 

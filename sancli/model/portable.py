@@ -100,7 +100,10 @@ def centres(maps: Tensor) -> Tensor:
 
 
 def footprints(maps: Tensor, kernel_size: int) -> Tensor:
-    """What lies around each pixel, [N, C, K * K, P], of maps [N, C, H, W]; the border is reflected."""
+    """What lies around each pixel, [N, C, K * K, P], of maps [N, C, H, W]; the border is reflected.
+
+    As `relations.shifted`, in two gathers: an exporter needs seconds a layer for its K * K slices.
+    """
     channels, height, width = maps.shape[1:]
     lines = maps.index_select(2, seen(height, kernel_size)).index_select(3, seen(width, kernel_size))
     windows = lines.reshape(-1, channels, kernel_size, height, kernel_size, width)

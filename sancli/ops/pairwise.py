@@ -102,9 +102,9 @@ def pairwise_attention(
     Raises:
         ValueError: The shapes do not go together.
     """
-    expect_maps(value=value, query=query, key=key)
-    channels, groups = query.shape[1], len(weight2)
+    expect_maps(value=value, query=query)
     expect("key", key, *query.shape, letters="[N, R, H, W]")
+    channels, groups = query.shape[1], len(weight2)
     expect("place", place, 1, 2, *value.shape[2:], letters="[1, 2, H, W]")
     expect_norm("norm1", norm1, channels + 2)
     expect("weight1", weight1, channels, channels + 2, letters="[R, R + 2]")

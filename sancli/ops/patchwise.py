@@ -97,10 +97,10 @@ def patchwise_attention(
     Raises:
         ValueError: The shapes do not go together.
     """
-    expect_maps(value=value, query=query, key=key)
-    footprint, groups = kernel_size**2, len(weight1)
-    relations = query.shape[1] + footprint * key.shape[1]
+    expect_maps(value=value, query=query)
     expect("key", key, *query.shape, letters="[N, R, H, W]")
+    footprint, groups = kernel_size**2, len(weight1)
+    relations = query.shape[1] * (footprint + 1)
     expect_norm("norm1", norm1, relations)
     expect("weight1", weight1, groups, relations, letters="[G, R * (K * K + 1)]")
     expect_norm("norm2", norm2, groups)

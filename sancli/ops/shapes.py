@@ -20,12 +20,12 @@ def expect(name: str, tensor: Tensor | None, *sizes: int, letters: str) -> None:
 
 def expect_maps(**maps: Tensor) -> None:
     """Holds tensors to four dimensions, N, C, H, W, and those after the first to its N, H and W."""
-    first: Tensor | None = None
     for name, tensor in maps.items():
         if tensor.ndim != 4:
             raise ValueError(f"{name} is {list(tensor.shape)}, and must be [N, C, H, W].")
-        first = tensor if first is None else first
-        expect(name, tensor, first.shape[0], tensor.shape[1], *first.shape[2:], letters="[N, C, H, W]")
+    images, _, *size = next(iter(maps.values())).shape
+    for name, tensor in maps.items():
+        expect(name, tensor, images, tensor.shape[1], *size, letters="[N, C, H, W]")
 
 
 def expect_norm(name: str, norm: Norm, channels: int) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
-from sancli.console import busy, detail, duration
+from sancli.console import busy, detail
 from sancli.errors import WeightsError
 from sancli.weights.fetching.hub import unreached
 from sancli.weights.fetching.retries import TransientError, retrying
@@ -124,29 +123,15 @@ class Publisher:
 
     def _ask(self, action: Callable[[], T]) -> T:
         """What the Hub answers; what may pass by itself is asked again, for half a minute."""
-        began, first, passing = time.monotonic(), 0.0, False
 
         def asked() -> T:
-            nonlocal first, passing
-            start = time.monotonic()
             try:
                 return action()
             except Exception as fault:  # the errors of its HTTP library and of Xet share no name
                 detail(str(fault))
-                error, now = self._said(fault), time.monotonic()
-                first, passing = first or now, isinstance(error, TransientError)
-                if isinstance(error, TransientError) and max(now - start, now - first) > PATIENCE:
-                    raise error.error from None
-                raise error from None
+                raise self._said(fault) from None
 
-        try:
-            return retrying(asked)
-        except WeightsError as error:
-            if not passing:
-                raise
-            tried = duration(time.monotonic() - began)
-            why = f"{error.why.rstrip('.')}, after {tried} of trying."
-            raise WeightsError(error.what, why=why, fix=error.fix) from None
+        return retrying(asked, patience=PATIENCE)
 
     def _said(self, fault: Exception) -> TransientError | WeightsError:
         """The Hub's answer as our error; one that may pass by itself is to be tried again."""

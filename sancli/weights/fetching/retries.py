@@ -1,5 +1,6 @@
 """What may pass by itself is tried again, a few times, each time after a longer pause."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -32,21 +33,36 @@ class TransientError(Exception):
         self.error, self.gained, self.pause = error, gained, pause
 
 
-def retrying(action: Callable[[], T]) -> T:
+def retrying(action: Callable[[], T], *, patience: float | None = None) -> T:
     """What `action` gives in the first try that ends well.
+
+    Args:
+        action: Raises TransientError where another try may help.
+        patience: Seconds after the first fault, or of a single try, after which there is no further one; the
+            error then says how long it was tried. None: only the pauses are counted.
 
     Raises:
         SanError: The fault of the last try.
     """
-    pauses = iter(PAUSES)
+    pauses, began, first = iter(PAUSES), time.monotonic(), math.inf
     while True:
+        start = time.monotonic()
         try:
             return action()
         except TransientError as fault:
+            now = time.monotonic()
+            first = min(first, now)
             pauses = iter(PAUSES) if fault.gained else pauses
             pause = next(pauses, None)
-            if pause is None or fault.pause > LONGEST_PAUSE:
-                raise fault.error from None
+            late = patience is not None and max(now - start, now - first) > patience
+            if pause is None or fault.pause > LONGEST_PAUSE or late:
+                raise (fault.error if patience is None else _after(fault.error, now - began)) from None
             pause = max(pause, fault.pause)
             say(f"{fault.error.what.rstrip('.')}: {fault.error.why} Trying again in {duration(pause)}")
             time.sleep(pause)
+
+
+def _after(error: SanError, seconds: float) -> SanError:
+    """The error with how long it was tried."""
+    why = f"{error.why.rstrip('.')}, after {duration(seconds)} of trying."
+    return type(error)(error.what, why=why, fix=error.fix)
