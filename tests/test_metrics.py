@@ -39,6 +39,12 @@ def test_the_confusion_matrix_has_the_truth_in_its_rows():
     assert matrix.tolist() == [[3, 1, 0, 0], [0, 2, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
+def test_the_confusion_matrix_is_that_of_torchmetrics():
+    logits, labels = random_case(5)
+    expected = theirs.multiclass_confusion_matrix(logits, labels, 7)
+    assert torch.equal(metrics.confusion(logits.argmax(1), labels, 7), expected)
+
+
 def test_precision_recall_and_f1_are_those_of_torchmetrics():
     logits, labels = random_case(0)
     table = metrics.per_class(metrics.confusion(logits.argmax(1), labels, 7), metrics.support_of(labels, 7))
@@ -100,11 +106,9 @@ def test_the_most_confused_pairs_come_first_and_right_answers_never():
 
 def test_the_bins_of_confidence_give_the_calibration_error_of_torchmetrics():
     logits, labels = random_case(4)
-    probabilities = logits.softmax(1)
-    bins = metrics.reliability(probabilities, labels)
-    gaps = [b.count * abs(b.confidence - b.accuracy) for b in bins]
-    assert sum(b.count for b in bins) == len(labels)
-    assert sum(gaps) / len(labels) == pytest.approx(metrics.summary(logits, labels)["ece"], abs=1e-6)
+    expected = theirs.multiclass_calibration_error(logits, labels, 7, n_bins=metrics.BINS)
+    assert metrics.summary(logits, labels)["ece"] == pytest.approx(float(expected), abs=1e-6)
+    assert sum(one.count for one in metrics.reliability(logits.softmax(1), labels)) == len(labels)
 
 
 def test_a_confidence_of_exactly_one_falls_into_the_last_bin():

@@ -425,15 +425,18 @@ def test_without_a_run_it_says_where_it_looked(san, tmp_path, monkeypatch):
     assert "runs/*/model.json" in outcome.stderr
 
 
-def test_predicting_imports_neither_torchvision_nor_what_only_reports_need(here):
+def test_asking_a_network_imports_neither_torchvision_nor_what_only_reports_need(here):
     """Each of them takes longer than all that a prediction does beyond `import torch`."""
     program = (
-        "import sys; sys.argv = ['san', 'predict', 'photos/0.png']\n"
+        "import sys\n"
         "from sancli.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as ended: assert not ended.code\n"
-        "heavy = {'torchvision', 'torchmetrics', 'matplotlib', 'sympy', 'jinja2', 'torch._dynamo'}\n"
-        "print('imported:', *heavy & set(sys.modules))\n"
+        "heavy = {'torchvision', 'torchmetrics', 'scipy', 'sympy', 'torch._dynamo', 'jinja2', 'matplotlib'}\n"
+        "for arguments in (['predict', 'photos/0.png'], ['eval']):\n"
+        "    sys.argv = ['san', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: assert not ended.code\n"
+        "    print('imported:', *sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "imported:", done.stdout + done.stderr
+    imported = [line for line in done.stdout.splitlines() if line.startswith("imported:")]
+    assert imported == ["imported:", "imported: matplotlib"], done.stdout + done.stderr

@@ -22,7 +22,7 @@ from sancli.files import free_bytes
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = ("numpy", "PIL", "torchvision", "torchmetrics", "safetensors", "matplotlib")
+LIBRARIES = ("numpy", "PIL", "torchvision", "safetensors", "matplotlib")
 ENOUGH_DISK = 1 << 30  # a SAN19 run keeps two checkpoints of weights, their mean and two moments: 0.7 GB
 TOLERANCE = 1e-4  # of the largest value: fp32 sums of some hundred products of normal numbers
 
