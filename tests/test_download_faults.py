@@ -250,6 +250,15 @@ def test_a_place_that_is_no_folder_is_an_error_of_storage(host, tmp_path):
         bring(remote(host), Partial.of(tmp_path / "file" / "w.safetensors"))
 
 
+@pytest.fixture
+def ctrl_c():
+    """Heard, also where the tests run in the background of a shell, which has it ignored there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_has_come_and_says_so(host, partial):
     host.faults["/w.bin"], host.slow_s = ["slow"], 0.2
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
