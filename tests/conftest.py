@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from emulator import emulated, emulated_operators  # noqa: F401 -- fixtures
+from PIL import Image
 
 from sancli import cli, console
 from sancli.data.preparation import scan
@@ -85,3 +86,13 @@ def san(monkeypatch, capsys):
         return Outcome(ended.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch):
+    """Their layout takes most of a small run's time: test_report.py draws them as they are."""
+
+    def save(figure, file, **_):
+        Image.new("RGB", (8, 8)).save(file, "PNG")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)

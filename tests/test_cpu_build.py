@@ -1,9 +1,8 @@
 """The CPU kernels are built once and called; if that goes wrong, plain PyTorch runs and one line says why."""
 
-import os
+import multiprocessing
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ extern "C" int64_t san_shift(char* scratch, int64_t threads, const SAN_REAL* in,
     return 0;
 }
 """
-SCRIPT = """
-import sys
-from pathlib import Path
-from sancli.ops.cpu import build, library
-build.sources = lambda: Path(sys.argv[1])
-print(library.state())
-"""
-
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
 
 
@@ -211,18 +202,26 @@ def test_a_cache_that_is_never_free_is_done_without(sources, said, tmp_path, mon
 
 
 @needs_compiler
-def test_two_processes_at_once_build_once(sources, tmp_path):
+def test_two_processes_at_once_build_once(sources, said, tmp_path, monkeypatch):
     log = tmp_path / "log"
     slow = f'echo "$@" >> {log}; sleep 0.5; exec {build.find_compiler().path} "$@"'
-    environment = {**os.environ, "CXX": compiler_script(tmp_path, slow)}
-    command = [sys.executable, "-c", SCRIPT, str(sources)]
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=60) for process in both]
-    assert {out for out, _ in outputs} == {f"C++ kernels for {build.LABELS[library.instruction_set()]}\n"}
-    assert sorted(errors.count("Building the CPU kernels") for _, errors in outputs) == [0, 1]
+    monkeypatch.setenv("CXX", compiler_script(tmp_path, slow))
+
+    def one(answers):
+        answers.put((str(library.state()), len(said)))
+
+    fork = multiprocessing.get_context(
+        "fork"
+    )  # each with this process's sources, and what it says of its own
+    answers = fork.SimpleQueue()
+    both = [fork.Process(target=one, args=(answers,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    states, lines = zip(*(answers.get() for _ in both), strict=True)
+    for process in both:
+        process.join()
+    assert set(states) == {f"C++ kernels for {build.LABELS[library.instruction_set()]}"}
+    assert sorted(lines) == [0, 1]
     assert sum(" -c " in line for line in log.read_text().splitlines()) == 2  # one for each source
 
 

@@ -20,6 +20,11 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quick_figures():
+    """Not here: one whole run draws its real ones."""
+
+
 @pytest.fixture
 def seen(monkeypatch):
     """Replaces the four tasks by one that writes down what it was given."""

@@ -4,9 +4,17 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional import classification as theirs
 
 from sancli.engine import metrics
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Imported by the process that runs these tests alone: it takes five seconds."""
+    from torchmetrics.functional import classification
+
+    return classification
+
 
 # 4 of class 0, 3 of class 1, 1 of class 2; class 3 has no image and is predicted once
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
@@ -39,13 +47,13 @@ def test_the_confusion_matrix_has_the_truth_in_its_rows():
     assert matrix.tolist() == [[3, 1, 0, 0], [0, 2, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_the_confusion_matrix_is_that_of_torchmetrics():
+def test_the_confusion_matrix_is_that_of_torchmetrics(theirs):
     logits, labels = random_case(5)
     expected = theirs.multiclass_confusion_matrix(logits, labels, 7)
     assert torch.equal(metrics.confusion(logits.argmax(1), labels, 7), expected)
 
 
-def test_precision_recall_and_f1_are_those_of_torchmetrics():
+def test_precision_recall_and_f1_are_those_of_torchmetrics(theirs):
     logits, labels = random_case(0)
     table = metrics.per_class(metrics.confusion(logits.argmax(1), labels, 7), metrics.support_of(labels, 7))
     for ours, function in (
@@ -57,7 +65,7 @@ def test_precision_recall_and_f1_are_those_of_torchmetrics():
     assert table.support.tolist() == labels.bincount(minlength=7).tolist()
 
 
-def test_macro_f1_and_balanced_are_those_of_torchmetrics_where_every_class_has_images():
+def test_macro_f1_and_balanced_are_those_of_torchmetrics_where_every_class_has_images(theirs):
     logits, labels = random_case(1)
     figures = metrics.summary(logits, labels)
     assert figures["macro_f1"] == pytest.approx(
@@ -104,7 +112,7 @@ def test_the_most_confused_pairs_come_first_and_right_answers_never():
     assert metrics.most_confused(torch.eye(3, dtype=torch.long)) == []
 
 
-def test_the_bins_of_confidence_give_the_calibration_error_of_torchmetrics():
+def test_the_bins_of_confidence_give_the_calibration_error_of_torchmetrics(theirs):
     logits, labels = random_case(4)
     expected = theirs.multiclass_calibration_error(logits, labels, 7, n_bins=metrics.BINS)
     assert metrics.summary(logits, labels)["ece"] == pytest.approx(float(expected), abs=1e-6)

@@ -33,9 +33,10 @@ def test_the_command_is_installed():
     assert script.value == "sancli.cli:main"
 
 
-def test_the_package_imports_without_torch():
-    check = "import sys, sancli; assert 'torch' not in sys.modules; assert callable(sancli.load)"
+def test_the_package_imports_without_torch_and_finds_load_when_it_is_asked():
+    check = "import sys, sancli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(sancli.__file__).parent)
+    assert callable(sancli.load)
 
 
 def test_the_cpu_kernels_are_built_from_what_is_shipped():

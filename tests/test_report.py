@@ -28,6 +28,11 @@ def opened(path):
         return image
 
 
+@pytest.fixture(autouse=True)
+def quick_figures():
+    """Not here: these are the real ones."""
+
+
 @pytest.mark.parametrize("count", [2, 6, 30, 101])
 def test_a_confusion_matrix_is_drawn_for_any_number_of_classes(tmp_path, count):
     names = [f"class {number}" for number in range(count)]
