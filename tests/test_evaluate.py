@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_run import CLASSES, draw, prepared_folder, trained_run
+from small_run import CLASSES, draw, few_blocks, prepared_folder, trained_run  # noqa: F401 -- a fixture
 
 from sancli.data.prepared import Sample
 from sancli.tasks.evaluate import matched

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_run import CLASSES, draw, prepared_folder, trained_run
+from small_run import BLOCKS, CLASSES, draw, few_blocks, prepared_folder, trained_run  # noqa: F401 -- a fixture
 
 from sancli.tasks.inference import asking
+
+HEAVY = {"torchvision", "torchmetrics", "scipy", "sympy", "torch._dynamo", "jinja2", "matplotlib"}
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +61,6 @@ def test_the_network_that_is_asked_replays_what_its_device_can(san, here, monkey
     monkeypatch.setattr(asking, "captured", lambda network, device: devices.append(device.type) or network)
     assert san("predict", "photos").code == san("eval").code == 0
     assert devices == ["cpu", "cpu"]
-
-
-def test_a_terminal_that_knows_no_unicode_gets_plain_bars(here, place):
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    (here / "photos" / "0.png").rename(here / "\u00e9.png")
-    command = [sys.executable, "-m", "sancli", "predict", "\u00e9.png"]
-    outcome = subprocess.run(command, capture_output=True, env=environment)
-    assert outcome.returncode == 0
-    assert b"#" * 25 in outcome.stdout
-    assert outcome.stdout.isascii()
 
 
 def test_a_folder_gives_a_table_and_a_csv(san, here):
@@ -425,18 +417,36 @@ def test_without_a_run_it_says_where_it_looked(san, tmp_path, monkeypatch):
     assert "runs/*/model.json" in outcome.stderr
 
 
-def test_asking_a_network_imports_neither_torchvision_nor_what_only_reports_need(here):
-    """Each of them takes longer than all that a prediction does beyond `import torch`."""
+@pytest.fixture(scope="module")
+def new_process(place, tmp_path_factory):
+    """What `san predict` and then `san eval` say in a process of their own, in a terminal without Unicode."""
+    here = tmp_path_factory.mktemp("new_process")
+    (here / "runs").symlink_to(place / "runs")
+    draw(here / "\u00e9.png", "red", seed=50, size=(70, 50))
     program = (
         "import sys\n"
         "from sancli.cli import main\n"
-        "heavy = {'torchvision', 'torchmetrics', 'scipy', 'sympy', 'torch._dynamo', 'jinja2', 'matplotlib'}\n"
-        "for arguments in (['predict', 'photos/0.png'], ['eval']):\n"
+        "from sancli.model import san\n"
+        f"san.LAYERS['san10'] = {BLOCKS}\n"
+        f"heavy = {HEAVY}\n"
+        "for arguments in (['predict', sys.argv[1]], ['eval', '--out', 'evaluated']):\n"
         "    sys.argv = ['san', *arguments]\n"
         "    try: main()\n"
         "    except SystemExit as ended: assert not ended.code\n"
         "    print('imported:', *sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    imported = [line for line in done.stdout.splitlines() if line.startswith("imported:")]
-    assert imported == ["imported:", "imported: matplotlib"], done.stdout + done.stderr
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program, "\u00e9.png"]
+    return subprocess.run(command, capture_output=True, env=environment, cwd=here)
+
+
+def test_a_terminal_that_knows_no_unicode_gets_plain_bars(new_process):
+    assert new_process.returncode == 0, new_process.stderr
+    assert b"#" * 25 in new_process.stdout
+    assert new_process.stdout.isascii()
+
+
+def test_asking_a_network_imports_neither_torchvision_nor_what_only_reports_need(new_process):
+    """Each of them takes longer than all that a prediction does beyond `import torch`."""
+    imported = [line for line in new_process.stdout.splitlines() if line.startswith(b"imported:")]
+    assert imported == [b"imported:", b"imported: matplotlib"], new_process.stderr
