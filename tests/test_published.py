@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_run import few_blocks  # noqa: F401 -- a fixture
 from torchvision import transforms
 
 from sancli import model, weights

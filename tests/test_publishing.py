@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from small_run import CLASSES, PREPROCESSING, draw
 
 from sancli import load, weights
-from sancli.runs import ModelInfo, Run
+from sancli.runs import ModelInfo, Run, open_model
 from sancli.weights.fetching import retries
 from sancli.weights.publishing import Publisher
 
@@ -74,10 +74,19 @@ def test_what_was_pushed_is_downloaded_and_predicts_the_same(san, hub):
 
 
 def test_hf_endpoint_leads_to_another_hub_and_the_clients_own_words_stay_away(hub, place):
-    script = "import sancli.model, training; sancli.model.build = training.build; import sancli.__main__"
+    """Both ways, in a new process: huggingface_hub reads it once."""
+    script = (
+        "import sys, sancli.model, training\n"
+        "from sancli.cli import main\n"
+        "sancli.model.build = training.build\n"
+        "for arguments in (['export', '--push', 'ann/birds'], ['download-weights', 'ann/birds']):\n"
+        "    sys.argv = ['san', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: assert not ended.code\n"
+    )
     places = os.pathsep.join([str(Path(__file__).parent), *sys.path])  # benchmarks/ has a training.py, too
     done = subprocess.run(
-        [sys.executable, "-c", script, "export", "--push", "ann/birds"],
+        [sys.executable, "-c", script],
         env=os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": places},
         capture_output=True,
         text=True,
@@ -85,7 +94,8 @@ def test_hf_endpoint_leads_to_another_hub_and_the_clients_own_words_stay_away(hu
     )
     assert done.returncode == 0, done.stderr
     assert hub.commits == ["birds-001, san10"]
-    assert len(done.stderr.splitlines()) == 5, done.stderr  # taking, using, license, published, next
+    assert len(done.stderr.splitlines()) == 5 + 3, done.stderr
+    assert open_model("ann/birds").info.classes == CLASSES
 
 
 def test_the_folder_that_was_named_is_kept_and_pushed(san, hub):

@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from small_run import CLASSES, draw, prepared_folder, trained_run
+from small_run import CLASSES, draw, few_blocks, prepared_folder, trained_run  # noqa: F401 -- a fixture
 
 from sancli import load
 from sancli.errors import DataError, WeightsError

@@ -162,7 +162,7 @@ def test_killed_at_random_points_a_run_always_goes_on_to_the_same_end(data, tmp_
             number = len(list(tmp_path.glob("run-*"))) + 1
             run = Run(tmp_path / f"run-{number:03}")
             work = lambda: train.run(training.config(data, tmp_path, **OPTIONS))  # noqa: E731
-        if not killed_after(rand.uniform(0.02, 0.5), work):
+        if not killed_after(rand.uniform(0.02, 0.3), work):
             assert_metrics_and_state(run, uninterrupted)
             number += 1
     if checkpoint.exists(run.checkpoint) and checkpoint.load(run.checkpoint)["progress"]["epoch"] < 3:
