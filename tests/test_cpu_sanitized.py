@@ -1,7 +1,7 @@
 """The CPU kernels keep to their memory and to C++: compiled with the sanitizers, called at awkward sizes.
 
-Each family has a program in tests/cpu_sanitized/, which stops with an error at the first wrong address.
-With -m slow it also stops at what is undefined in C++: that takes twice as long to compile.
+Each family has a program in tests/cpu_sanitized/, which stops with an error at the first wrong address: with
+-m build for the best instructions. With -m slow it also stops at what is undefined in C++, on all of them.
 """
 
 import itertools
@@ -22,7 +22,10 @@ FAMILIES = {  # a program, and the kernels that it calls
 }
 QUICK = "best", "float", "address"
 WHOLE = itertools.product(("best", *build.INSTRUCTION_SETS), ("float", "double"), ("address,undefined",))
-CASES = [pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow) for case in (QUICK, *WHOLE)]
+CASES = [
+    pytest.param(*QUICK, marks=pytest.mark.build),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in WHOLE),
+]
 
 
 def run(command):

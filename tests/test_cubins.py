@@ -1,7 +1,7 @@
 """The CUDA kernels as NVRTC compiles them, without a GPU: they compile, spill nothing, fit, keep to a budget.
 
-Of one card and type, and of each kernel the smallest of its sizes; with -m slow all sizes, every card that
-benchmarks/cubins.py names, and every type.
+With -m build of one card and type, and of each kernel its smallest sizes; with -m slow all sizes, every
+card that benchmarks/cubins.py names, and every type.
 """
 
 import importlib.util
@@ -29,7 +29,10 @@ CASES = [
 
 @pytest.fixture(
     scope="module",
-    params=[QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in CASES)],
+    params=[
+        pytest.param(QUICK, marks=pytest.mark.build),
+        *(pytest.param(case, marks=pytest.mark.slow) for case in CASES),
+    ],
     ids="-".join,
 )
 def rows(request):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import few_blocks  # noqa: F401 -- a fixture
 
 from sancli import cli, console
 from sancli.config import DemoConfig, TrainConfig

@@ -239,15 +239,15 @@ def test_a_packed_file_that_is_no_tar_is_said(refused, tmp_path, packer):
     assert "with no tar inside" in refused(tmp_path / "a.tar.gz")
 
 
-def test_fifty_thousand_empty_members_are_quickly_no_images(refused, tmp_path):
+def test_twenty_thousand_empty_members_are_quickly_no_images(refused, tmp_path):
     model, data = bytearray(tarfile.TarInfo("00000.txt").tobuf(tarfile.USTAR_FORMAT)), io.BytesIO()
     total = 256 + sum(model[5:148]) + sum(model[156:])
-    for number in range(50_000):
+    for number in range(20_000):
         model[:5] = b"%05d" % number
         model[148:156] = b"%06o\0 " % (total + sum(model[:5]))
         data.write(model)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data.getvalue() + bytes(2 * BLOCK), 1))
-    assert ".txt 50,000" in refused(tmp_path / "a.tar.gz")
+    assert ".txt 20,000" in refused(tmp_path / "a.tar.gz")
 
 
 def test_an_xz_that_asks_for_too_much_memory_is_refused(refused, tmp_path):
