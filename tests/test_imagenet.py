@@ -94,6 +94,20 @@ def test_folders_named_by_wnid_are_labels_too():
     assert [image.label for image in found.images] == sorted(WNIDS)
 
 
+def test_folders_named_by_class_are_labels_too_however_their_spaces_are_written():
+    called = {"n02105855": "Shetland_sheepdog", "n04263257": "soup bowl", "n01751748": "sea snake"}
+    found = seen(images=[f"{folder}/{name(number)}" for number, folder in enumerate(called.values(), 1)])
+    assert (found.name, found.whole) == ("imagenet-val", True)
+    assert sorted(image.label for image in found.images) == sorted(called)
+
+
+def test_a_folder_of_no_class_among_those_of_imagenet_is_named():
+    said = refusal(
+        images=[f"val/{WNIDS[0]}/{name(1)}", f"val/unicorn/{name(2)}", f"val/{WNIDS[1]}/{name(3)}"]
+    )
+    assert "the folder unicorn" in said
+
+
 def test_a_part_of_the_images_takes_its_labels_by_number_from_the_whole_list():
     values = [KIT[number % 10] for number in range(49_998)] + [1000, KIT[9]]
     found = seen(images=[name(4), name(50_000)], labels=lines(values) + "\n", skip_missing=False)

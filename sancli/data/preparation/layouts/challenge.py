@@ -3,6 +3,8 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 
 from sancli.console import plural
 from sancli.data.imagenet import devkit_wnids, names
@@ -12,7 +14,7 @@ from sancli.data.preparation.labels.matlab import read_synsets
 from sancli.data.preparation.labels.text import NotText
 from sancli.data.preparation.layouts.choosing import candidates
 from sancli.data.preparation.layouts.layout import LabelFile, Layout, Placed, Seen
-from sancli.errors import DataError
+from sancli.errors import DataError, printable
 
 ENDINGS = (".csv", ".txt", ".tsv")
 CLASS_TAR = re.compile(r"(n\d{8})(?:\.tar)?")
@@ -38,11 +40,13 @@ def imagenet_val(seen: Seen) -> Layout | None:
         )
     found = Layout("imagenet-val", "", whole=True)
     folders = {path: path.rpartition("/")[0].rpartition("/")[2] for path in images}
-    if seen.hints.labels is None and all(folder in names() for folder in folders.values()):
-        found.why = f"{plural(len(images), 'validation image')} of ImageNet stand in folders of their wnids"
-        found.images = [Placed(path, folders[path], "val") for path in images]
+    wnids = {folder: _wnid(folder) for folder in folders.values()}
+    if seen.hints.labels is None and all(wnids.values()):
+        found.why = f"{plural(len(images), 'validation image')} of ImageNet stand in folders of their classes"
+        found.images = [Placed(path, wnids[folders[path]], "val") for path in images]
     else:
-        truth = _truth(seen, found)
+        strangers = sorted(folder for folder, wnid in wnids.items() if wnid is None)
+        truth = _truth(seen, found, strangers if any(wnids.values()) else [])
         found.why = f"{truth.name} labels the validation images of ImageNet ({truth.form})"
         _check_counts(truth, {path: int(str(numbers[path])) for path in images}, seen.hints.skip_missing)
         found.images = [Placed(path, truth.labels[int(str(numbers[path]))], "val") for path in images]
@@ -75,8 +79,25 @@ def _number(path: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def _truth(seen: Seen, found: Layout) -> Truth:
+def _wnid(folder: str) -> str | None:
+    """The class that a folder is named for, by its wnid or its name: Afghan hound, Afghan_hound."""
+    if folder in names():
+        return folder
+    return _wnids_by_name().get(folder.replace("_", " "))
+
+
+@cache
+def _wnids_by_name() -> dict[str, str]:
+    return {name: wnid for wnid, name in names().items()}
+
+
+def _truth(seen: Seen, found: Layout, strangers: Sequence[str]) -> Truth:
     """The labels, from the file that the user named, or from what lies with the images.
+
+    Args:
+        seen: The source.
+        found: Takes the files that were read.
+        strangers: Folders that are named for no class, where others are.
 
     Raises:
         DataError: There are none, or two files contradict each other.
@@ -99,6 +120,12 @@ def _truth(seen: Seen, found: Layout) -> Truth:
             found.label_files[file.name] = _sha256(file)
     if not truths:
         given = seen.hints.labels
+        if strangers and given is None:
+            raise DataError(
+                f"the folder {printable(strangers[0])} in {seen.source} is named for no class of ImageNet.",
+                why=f"validation images stand in it; {plural(len(strangers), 'folder')} of such a name.",
+                fix="rename or remove it; or name a file of labels: --labels FILE",
+            )
         raise DataError(
             f"no labels for the validation images of ImageNet in {given.name if given else seen.source}.",
             why=f"looked for {FORMS}.",
