@@ -209,8 +209,13 @@ def test_val_is_taken_where_there_is_no_test_and_it_is_said(san, here):
     data = prepared_folder(here / "data" / "val", split="val", images=1)
     outcome = san("eval", "--data", data)
     assert outcome.code == 0
-    assert "no test split" in outcome.stderr
+    assert "On val, as there is no test split.\n" in outcome.stderr, "val of other data chose no epoch"
     assert (here / "runs" / "colours-001" / "eval-val-val").is_dir()  # the data is called val too
+
+
+def test_val_of_its_own_data_is_said_to_flatter(san, here):
+    data = prepared_folder(here / "data" / "again" / "colours", split="val", images=1)
+    assert "val chose the best epoch" in san("eval", "--data", data).stderr
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(san, here):

@@ -38,7 +38,7 @@ def run(config: EvalConfig) -> None:
         )
     model = open_model(config.model)
     prepared = data_of(model, config.data)
-    split = choose_split(prepared, config.split)
+    split = choose_split(prepared, config.split, own=is_own(model, prepared))
     device = choose(config.device, config.precision)
     console.say(f"On {device.describe()}")
     figures = evaluate_split(
@@ -61,7 +61,12 @@ def run(config: EvalConfig) -> None:
 def own_place(model: Model, prepared: Prepared, split: str) -> Path:
     """Where the results go: in the model's run; those on other data than its own bear the data's name."""
     home, data = model.run.folder if model.run else Path("runs", model.info.name), prepared.manifest.name
-    return home / (f"eval-{split}" if data == model.info.data.get("name") else f"eval-{data}-{split}")
+    return home / (f"eval-{split}" if is_own(model, prepared) else f"eval-{data}-{split}")
+
+
+def is_own(model: Model, prepared: Prepared) -> bool:
+    """Whether these are the data that the model was trained on."""
+    return bool(prepared.manifest.name == model.info.data.get("name"))
 
 
 def data_of(model: Model, folder: Path | None) -> Prepared:
@@ -100,8 +105,13 @@ def own_data(model: Model) -> Path:
     )
 
 
-def choose_split(prepared: Prepared, asked: str | None) -> str:
+def choose_split(prepared: Prepared, asked: str | None, *, own: bool) -> str:
     """The split that was asked for; else test where there is one, else val.
+
+    Args:
+        prepared: The data.
+        asked: By the user.
+        own: The model was trained on these data.
 
     Raises:
         DataError: It holds no images.
@@ -115,7 +125,8 @@ def choose_split(prepared: Prepared, asked: str | None) -> str:
             fix="choose one of them with --split, or other data with --data.",
         )
     if asked is None and split == "val":
-        console.say("On val, as there is no test split; val chose the best epoch: it flatters a little.")
+        chose = "; val chose the best epoch: it flatters a little" if own else ""
+        console.say(f"On val, as there is no test split{chose}.")
     return split
 
 
