@@ -150,6 +150,7 @@ def test_train_takes_a_part_only_when_asked(tmp_path, san, monkeypatch):
     taken = san(*wanted, "--partial")
     assert taken.code == 0, taken.stderr
     assert "made anew: layer4.0.conv.weight" in taken.stderr
+    assert "san10 patchwise (as the weights)" not in taken.stderr, "--arch decides it"
     assert san("train", data, "--partial").code == 2
 
 

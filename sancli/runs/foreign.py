@@ -54,7 +54,7 @@ def info_of_foreign(path: Path, state: dict[str, Tensor], *, nameless: bool) -> 
     if kind.outputs != IMAGENET_CLASSES and not nameless:
         raise WeightsError(
             f"{path} does not say what its classes are.",
-            why=f"it was not written by sancli; it looks like {network} with {kind.outputs} outputs.",
+            why=f"nothing in it names them; it looks like {network} with {kind.outputs} outputs.",
             fix=f"{command('san', 'train', '--weights', path)} starts a training from it, with your classes.",
         )
     named = kind.outputs == IMAGENET_CLASSES

@@ -204,9 +204,10 @@ def like_start(
             raise UsageError(
                 f"--{name} {ours} does not fit --weights {config.weights}.",
                 why=f"those weights are of {theirs}.",
-                fix=f"leave --{name} out, or use --weights none.",
+                fix=f"leave --{name} out, or use --weights none; --partial takes what fits.",
             )
-    reasons["arch"] = "as the weights"
+    if not config.partial:  # of a part, the network is the one that was asked for
+        reasons["arch"] = "as the weights"
     info = start.info
     return config.replace(arch=info.arch, attention=info.attention, relation=info.relation)
 
