@@ -22,9 +22,9 @@ CLIP = 2.0
 """Longest gradient of a step. Source: the prototype's training on the Intel scenes (86.1 %)."""
 
 MOST_LOGIT = 1e3
-"""Beyond it an answer is an accident, as where a network's weights are not finite, or as in patchwise attention
-that nobody bounds. Measured, SAN10 after 90 steps on 266 drawn scenes: 5.4 at most for 262 of them, from 1e4 to
-overflow for four."""
+"""Beyond it an answer is an accident, as where weights are not finite, or in patchwise attention that nobody
+bounds. Measured, SAN10 after 90 steps on 266 drawn scenes: 5.4 at most for 262 of them, from 1e4 to overflow
+for four."""
 
 
 class Labelled(Protocol):
