@@ -4,7 +4,8 @@
 
 RUN is a run of SAN with patchwise attention, DATA a folder made by `san prepare` with classes that it knows.
 `over`: images that come to the last BatchNorm with over the bound (sancli/model/bounded.py). An image without
-a number for an answer counts as wrong, and in the loss as an even guess. Runs are added to those in FILE.json.
+a number for an answer counts as wrong, and in the loss as an even guess. Runs are added to those that FILE
+holds.
 """
 
 import argparse
