@@ -1,6 +1,7 @@
 """Errors a user can put right, one kind for each exit code. Anything else is a bug."""
 
 import difflib
+import importlib.util
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -121,4 +122,18 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise UsageError(
             f"{option} {value} is not known.", why=f"known: {', '.join(known)}.", fix=closest(value, known)
+        )
+
+
+def check_extra(option: str, extra: str, packages: Iterable[str], *, otherwise: str = "") -> None:
+    """Refuses an option whose packages an extra of sancli brings, and that are not installed.
+
+    Raises:
+        UsageError: With those that are missing, and the command that brings them.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UsageError(
+            f"{option} needs {', '.join(missing)}.",
+            why=f"not installed; the extra {extra} of sancli brings what is missing.",
+            fix=f'pip install "sancli[{extra}]"{otherwise}',
         )

@@ -199,7 +199,7 @@ def test_a_pause_that_is_asked_for_is_kept_up_to_a_bound():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://127.0.0.1:9/w.bin", "nothing answers at that address: the connection is refused"),
+        ("http://127.0.0.1:9/w.bin", "nothing answers at its address: the connection is refused"),
         ("http://nowhere.invalid/w.bin", "its host was not found"),
         ("http://", "w.bin did not come"),
         ("https://127.0.0.1:PORT/w.bin", "certificate|TLS"),
@@ -307,3 +307,21 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path):
     assert (tmp_path / ".a.lock.holder").exists()
     with only_one(target):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("[Errno -3] Temporary failure in name resolution", "its host was not found"),
+        ("[Errno -2] Name or service not known", "its host was not found"),
+        ("[Errno -5] No address associated with hostname", "its host was not found"),
+        ("[Errno 8] nodename nor servname provided, or not known", "its host was not found"),
+        ("[Errno 11001] getaddrinfo failed", "its host was not found"),
+        ("[Errno 111] Connection refused", "nothing answers"),
+        ("[WinError 10061] ... the target machine actively refused it", "nothing answers"),
+        ("url: /ann/refused/resolve/main/san15.pth (Caused by: [Errno 104] Connection reset by peer)", None),
+    ],
+)
+def test_the_words_of_every_system_for_no_way_to_a_host_are_known(words, says):
+    why = no_way(words)
+    assert why is None if says is None else says in why

@@ -1,6 +1,7 @@
 """--near-duplicates: pictures that look alike are found, whatever became of them, and none is dropped."""
 
 import csv
+import importlib.util
 import io
 import json
 import sys
@@ -116,7 +117,7 @@ def test_nothing_alike_is_said_and_without_the_option_nothing_is_looked_for(san,
 def test_a_missing_library_is_named_before_anything_is_read(san, place, monkeypatch):
     fill("pets", class_tree("cat", "dog"))
     monkeypatch.setitem(sys.modules, "imagehash", None)
-    monkeypatch.setattr(near.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     outcome = san("prepare", "pets", "--near-duplicates")
     assert outcome.code == 2
     assert 'pip install "sancli[dedupe]"' in outcome.stderr

@@ -203,7 +203,7 @@ def test_no_cut_and_no_flipped_bit_of_a_file_goes_unseen(tmp_path, suffix):
 def test_a_zip_that_is_no_checkpoint_is_said(tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
         archive.writestr("cat.txt", "meow")
-    refusal(tmp_path / "photos.pth")
+    assert "an archive, but no checkpoint" in refusal(tmp_path / "photos.pth")
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):

@@ -163,7 +163,9 @@ def _archive_fault(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-            if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+            content = any(member.filename.endswith("data.pkl") for member in members)
+            whole = sum(member.file_size for member in members) <= path.stat().st_size
+            if not (stored and content and whole):
                 return "it is an archive, but no checkpoint of torch's"
             for member in members:
                 if member.external_attr & DIRECTORY and member.file_size:

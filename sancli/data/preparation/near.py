@@ -4,7 +4,6 @@ Each picture becomes a perceptual hash of 64 bits, by the library ImageHash; two
 differ are near duplicates, and so are those that a chain of such pairs connects.
 """
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from sancli.data.listing import Problem
 from sancli.data.preparation.duplicates import CLASSES, INSIDE, LEAK, Twins
 from sancli.data.preparation.picture import Picture
 from sancli.data.preparation.threads import in_threads
-from sancli.errors import UsageError
+from sancli.errors import check_extra
 
 MOST_BITS = 6
 """Of 64 that may differ.
@@ -40,12 +39,7 @@ ONES = np.array([value.bit_count() for value in range(2**16)], np.uint8)
 
 def check_library() -> None:
     """Raises UsageError where ImageHash is not installed: before the scan, not after it."""
-    if importlib.util.find_spec("imagehash") is None:
-        raise UsageError(
-            "--near-duplicates needs the library ImageHash.",
-            why="it is not installed: it comes with the extra dedupe.",
-            fix='pip install "sancli[dedupe]", or leave --near-duplicates out.',
-        )
+    check_extra("--near-duplicates", "dedupe", ["imagehash"], otherwise=", or leave --near-duplicates out.")
 
 
 def find_near(pictures: Sequence[Picture], *, max_pixels: int) -> tuple[list[Twins], list[Problem]]:

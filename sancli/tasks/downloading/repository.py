@@ -31,7 +31,6 @@ def obtain_model(
     source = page_of(name, revision)
     facts: dict[str, Any] = {"file": str(target), "source": source, "written": False, "dry_run": dry_run}
     if not force and is_here(name, target, source, named=revision is not None):
-        say(f"{name} is here already: {target}")
         return facts
     if offline:
         raise WeightsError(
@@ -45,8 +44,8 @@ def obtain_model(
         return facts
     partial = Partial.of(target)
     with only_one(target), partial.noted():
-        if not force and target.exists():  # another process has brought it while this one waited
-            return facts
+        if not force and is_here(name, target, source, named=revision is not None):
+            return facts  # another process has brought it while this one waited
         remote = model_in(open_repository(name, revision))
         say(f"Fetching {name}, {source}")
         bring(remote, partial)

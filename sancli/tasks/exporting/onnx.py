@@ -3,7 +3,6 @@
 The only file with onnxruntime; the extra `onnx` brings it, and what torch.onnx and `translation` need.
 """
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from sancli.data.dataset import evaluation_loader
 from sancli.data.prepared import Sample, open_prepared
 from sancli.data.scenes import CLASSES, scene
 from sancli.data.transforms import evaluation_view
-from sancli.errors import DataError, UsageError, WeightsError
+from sancli.errors import DataError, WeightsError, check_extra
 from sancli.files import replacing
 from sancli.model.portable import portable
 from sancli.runs import Model
@@ -58,12 +57,7 @@ def check_packages() -> None:
     Raises:
         UsageError: With the command that brings them.
     """
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UsageError(
-            f"--format onnx needs {', '.join(missing)}.",
-            why="they are an extra of sancli, and not installed.",
-            fix='pip install "sancli[onnx]"',
-        )
+    check_extra("--format onnx", "onnx", PACKAGES)
 
 
 def write_onnx(model: Model, target: Path) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from sancli.console import detail
 from sancli.errors import SanError, WeightsError
-from sancli.weights.fetching.retries import TransientError, Unreachable, retrying
+from sancli.weights.fetching.retries import TransientError, Unreachable, no_way, retrying
 from sancli.weights.fetching.transfer import PROXY, TRANSIENT, Remote
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 TIMEOUT = 30.0
-NO_HOST = re.compile(r"name or service not known|nodename nor servname|getaddrinfo|resol", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +107,8 @@ def unreached(what: str, fault: Exception, *, fix: str) -> TransientError | Weig
     if "Proxy" in kind:
         return Unreachable(what, why=f"the proxy does not let it through: {words}.", fix=PROXY)
     words = "it did not answer in time" if "Timeout" in kind else words or kind
-    if NO_HOST.search(words):
-        why = "its host was not found: there is no connection, or no such host."
-        return Unreachable(what, why=why, fix=fix)
-    if "refused" in words:
-        return Unreachable(
-            what, why="nothing answers at the Hub's address: the connection is refused.", fix=fix
-        )
+    if why := no_way(str(fault)):
+        return Unreachable(what, why=f"{why}.", fix=fix)
     return TransientError(WeightsError(what, why=f"the Hub was not reached: {words}.", fix=fix))
 
 

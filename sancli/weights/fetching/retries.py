@@ -1,6 +1,7 @@
 """What may pass by itself is tried again, a few times, each time after a longer pause."""
 
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,8 +16,26 @@ LONGEST_PAUSE = 60.0
 """Of what a server may ask for; beyond it an error says so at once."""
 
 
+NO_HOST = re.compile(
+    "NameResolutionError|name resolution|failed to resolve|getaddrinfo|name or service not known"
+    "|nodename nor servname|no address associated",
+    re.IGNORECASE,
+)
+"""What requests, httpx and the systems say. Not a bare "resolve": it stands in every address of the Hub."""
+REFUSED = re.compile("connection refused|actively refused", re.IGNORECASE)
+
+
 class Unreachable(WeightsError):  # noqa: N818 -- the kinds of SanError are named by what happened
     """There is no way to a host at all: no use in asking for the next file."""
+
+
+def no_way(fault: str) -> str | None:
+    """Why there is no way to a host, from the words of a fault; None: it is another fault."""
+    if NO_HOST.search(fault):
+        return "its host was not found: there is no connection, or no such host"
+    if REFUSED.search(fault):
+        return "nothing answers at its address: the connection is refused"
+    return None
 
 
 class TransientError(Exception):

@@ -19,7 +19,7 @@ from sancli.errors import StorageError, WeightsError
 from sancli.files import free_bytes, storage_errors
 from sancli.weights.fetching.pages import HEAD, page_of
 from sancli.weights.fetching.partial import Partial
-from sancli.weights.fetching.retries import TransientError, Unreachable, retrying
+from sancli.weights.fetching.retries import TransientError, Unreachable, no_way, retrying
 
 TIMEOUT = (10.0, 30.0)
 """Seconds for a connection, and without a single byte."""
@@ -198,10 +198,8 @@ def network_error(label: str, fault: Exception) -> WeightsError:
         fix = "check the clock of this machine, and REQUESTS_CA_BUNDLE where a company's proxy looks inside."
     elif isinstance(fault, faults.Timeout) or "timed out" in text:
         words = "the server did not answer in time"
-    elif "NameResolutionError" in text or "getaddrinfo" in text:
-        words, kind = "its host was not found: there is no connection, or no such host", Unreachable
-    elif "refused" in text:
-        words, kind = "nothing answers at that address: the connection is refused", Unreachable
+    elif way := no_way(text):
+        words, kind = way, Unreachable
     elif isinstance(fault, faults.ConnectionError | faults.ChunkedEncodingError):
         words = "the connection broke off"
     else:
