@@ -323,5 +323,5 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path):
     ],
 )
 def test_the_words_of_every_system_for_no_way_to_a_host_are_known(words, says):
-    why = no_way(words)
+    why = retries.no_way(words)
     assert why is None if says is None else says in why
