@@ -92,6 +92,17 @@ def test_a_network_without_names_is_no_model_but_a_start(tmp_path):
 # In part
 
 
+def test_classes_that_an_export_wrote_beside_a_file_are_taken_if_they_are_as_many(tmp_path):
+    torch.save(model.build("san10", num_classes=2).state_dict(), tmp_path / "m.pth")
+    described = published_info("san10-patchwise").to_dict()
+    (tmp_path / "m.json").write_text(json.dumps(described | {"classes": ["crane", "heron"]}))
+    assert open_file(tmp_path / "m.pth").info.classes == ("crane", "heron")
+    for other in (json.dumps(described), "[]", "{"):
+        (tmp_path / "m.json").write_text(other)
+        with pytest.raises(WeightsError, match="does not say what its classes are"):
+            open_file(tmp_path / "m.pth")
+
+
 def small_network(outputs=2):
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, outputs))
