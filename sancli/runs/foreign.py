@@ -58,7 +58,7 @@ def info_of_foreign(path: Path, state: dict[str, Tensor], *, nameless: bool) -> 
     if kind.outputs != IMAGENET_CLASSES and not nameless:
         raise WeightsError(
             f"{path} does not say what its classes are.",
-            why=f"it looks like {network} with {kind.outputs} outputs, and no NAME.json of sancli lies beside it.",
+            why=f"it looks like {network} with {kind.outputs} outputs; no JSON of an export lies beside it.",
             fix=f"{command('san', 'train', '--weights', path)} starts a training from it, with your classes.",
         )
     named = kind.outputs == IMAGENET_CLASSES
