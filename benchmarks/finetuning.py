@@ -24,6 +24,7 @@ from sancli.data.prepared import Sample
 from sancli.engine.distributed import World
 from sancli.engine.interrupts import StopRequest
 from sancli.engine.loop import infer, measure_statistics
+from sancli.model.bounded import Bounded
 from sancli.runs import Run, versions
 from sancli.tasks import train
 from sancli.tasks.training.progress import Progress
@@ -57,7 +58,7 @@ def learnt(config: TrainConfig, tested: int) -> float:
     loader = evaluation_loader(samples, plan.preprocessing, batch_size=32, workers=0)
     right = sum(
         int((logits.argmax(1) == batch.labels).sum())
-        for batch, logits in infer(learner.best_network, loader, device=plan.device)
+        for batch, logits in infer(Bounded(learner.best_network), loader, device=plan.device)
     )
     return right / len(samples)
 

@@ -17,6 +17,7 @@ from sancli.data.prepared import Sample
 from sancli.data.preprocessing import Preprocessing
 from sancli.model import san
 from sancli.runs import ModelInfo, Run
+from sancli.weights import fitting
 
 COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 60), "red": (210, 40, 30)}
 CLASSES = tuple(COLOURS)
@@ -29,6 +30,7 @@ def few_blocks():
     """SAN10 with one block of attention, in its first stage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(san.LAYERS, "san10", BLOCKS)
+        patch.setitem(fitting.SAN_DEPTHS, BLOCKS, "SAN10")
         yield
 
 

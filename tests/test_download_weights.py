@@ -9,6 +9,7 @@ import requests
 import torch
 from filehost import file_host
 from huggingface_hub import constants
+from small_run import few_blocks  # noqa: F401 -- a fixture
 from torch import nn
 
 from sancli import load, model, runs, weights

@@ -20,9 +20,9 @@ KINDS = tuple(RELATIONS)
 
 
 def tiny(attention, num_classes=5):
-    """A SAN with one block in three of its stages."""
+    """A SAN with one block in each of its first stages, where footprints are of 3 and of 7 pixels."""
     torch.manual_seed(0)
-    return SAN(attention, RELATIONS[attention][0], (1, 1, 0, 0, 1), num_classes)
+    return SAN(attention, RELATIONS[attention][0], (1, 1, 1, 0, 0), num_classes)
 
 
 def images(*shape, seed=0, dtype=torch.float32):

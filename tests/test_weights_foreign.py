@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import torchvision
-from small_run import prepared_folder
+from small_run import few_blocks, prepared_folder  # noqa: F401 -- a fixture
 from torch import nn
 from training import prepare
 
@@ -92,6 +92,17 @@ def test_a_network_without_names_is_no_model_but_a_start(tmp_path):
 # In part
 
 
+def test_classes_that_an_export_wrote_beside_a_file_are_taken_if_they_are_as_many(tmp_path):
+    torch.save(model.build("san10", num_classes=2).state_dict(), tmp_path / "m.pth")
+    described = published_info("san10-patchwise").to_dict()
+    (tmp_path / "m.json").write_text(json.dumps(described | {"classes": ["crane", "heron"]}))
+    assert open_file(tmp_path / "m.pth").info.classes == ("crane", "heron")
+    for other in (json.dumps(described), "[]", "{"):
+        (tmp_path / "m.json").write_text(other)
+        with pytest.raises(WeightsError, match="does not say what its classes are"):
+            open_file(tmp_path / "m.pth")
+
+
 def small_network(outputs=2):
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, outputs))
@@ -128,11 +139,11 @@ def test_a_part_that_fits_nowhere_or_is_nonsense_changes_nothing(state, says):
 def test_a_part_of_a_smaller_network_starts_a_larger_one(authors, patchwise, capsys):
     opened = open_part(str(authors), arch="san15", attention="patchwise", relation=None, seed=3)
     own, theirs = opened.network.state_dict(), patchwise.state_dict()
-    assert torch.equal(own["layer3.3.conv.weight"], theirs["layer3.3.conv.weight"])
-    assert not own["layer3.4.conv.weight"].any(), "a new block starts as the identity"
+    assert torch.equal(own["layer0.0.conv.weight"], theirs["layer0.0.conv.weight"])
+    assert not own["layer0.1.conv.weight"].any(), "a new block starts as the identity"
     said = capsys.readouterr().err
     assert f"{len(theirs)} of {len(own)} tensors of san15 patchwise" in said
-    assert "made anew: layer0.2.bn1.weight" in said
+    assert "made anew: layer0.1.bn1.weight" in said
     assert "not used" not in said
 
 
@@ -141,7 +152,7 @@ def test_train_takes_a_part_only_when_asked(tmp_path, san, monkeypatch):
     data = tmp_path / "data/shapes"
     prepare(data)
     state = model.build("san10", num_classes=2).state_dict()
-    del state["layer4.0.conv.weight"]
+    del state["layer0.0.conv.weight"]
     torch.save(state, tmp_path / "cut.pth")
     wanted = ("train", data, "--weights", "cut.pth", "--dry-run", "--image-size", 32, "--batch-size", 4)
     refused = san(*wanted)
@@ -149,7 +160,7 @@ def test_train_takes_a_part_only_when_asked(tmp_path, san, monkeypatch):
     assert "1 of" in refused.stderr
     taken = san(*wanted, "--partial")
     assert taken.code == 0, taken.stderr
-    assert "made anew: layer4.0.conv.weight" in taken.stderr
+    assert "made anew: layer0.0.conv.weight" in taken.stderr
     assert "san10 patchwise (as the weights)" not in taken.stderr, "--arch decides it"
     assert san("train", data, "--partial").code == 2
 

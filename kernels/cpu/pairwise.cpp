@@ -12,6 +12,7 @@
 #include "aggregate.h"
 #include "comparison.h"
 #include "exponential.h"
+#include "given.h"
 #include "tiles.h"
 
 namespace san {
@@ -23,13 +24,6 @@ constexpr int64_t MOMENT_TILES = 25;
 struct Sizes {
     int64_t planes, weights, values;  // R, G, M
     int64_t channels() const { return planes + 2; }
-};
-
-struct Parameters {
-    Norm norm1;
-    const Real* weight1;
-    Norm norm2;
-    const Real *weight2, *bias2;
 };
 
 template <class Stored> struct Inputs {
@@ -600,39 +594,20 @@ int64_t backward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes
 using namespace san;
 
 // Shapes and layouts: sancli/ops/pairwise.py. `*_stride`: numbers from pixel to pixel.
-// mean and var are read, or written where `batch` says so. Parameters, place and logsumexp are Real.
-#define PAIRWISE_PARAMETERS                                                                                        \
-    const Real *gamma1, const Real *beta1, Real *mean1, Real *var1, double eps1, int64_t batch1,                   \
-        const Real *weight1, const Real *gamma2, const Real *beta2, Real *mean2, Real *var2, double eps2,          \
-        int64_t batch2, const Real *weight2, const Real *bias2
-
-#define PAIRWISE_GIVEN                                                                                             \
-    Parameters{{gamma1, beta1, mean1, var1, eps1, batch1 != 0},                                                    \
-               weight1,                                                                                            \
-               {gamma2, beta2, mean2, var2, eps2, batch2 != 0},                                                    \
-               weight2,                                                                                            \
-               bias2}
-
-template <class Stored> static ChannelsLast<const Stored> read_maps(const void* data, int64_t stride) {
-    return {static_cast<const Stored*>(data), stride};
-}
-template <class Stored> static ChannelsLast<Stored> write_maps(void* data, int64_t stride) {
-    return {static_cast<Stored*>(data), stride};
-}
-
+// Parameters, place and logsumexp are Real.
 extern "C" int64_t san_pairwise_attention(char* scratch, int64_t threads, int64_t storage, int64_t images,
                                           int64_t height, int64_t width, int64_t kernel, int64_t planes,
                                           int64_t weights, int64_t values, const void* query, int64_t query_stride,
                                           const void* key, int64_t key_stride, const void* value,
                                           int64_t value_stride, const Real* place, int64_t sign,
-                                          PAIRWISE_PARAMETERS, void* out, Real* logsumexp) {
+                                          SAN_PARAMETERS, void* out, Real* logsumexp) {
     Maps maps(images, height, width, kernel);
     auto run = [&](auto stored) {
         using Stored = decltype(stored);
         Inputs<Stored> inputs{read_maps<Stored>(query, query_stride), read_maps<Stored>(key, key_stride),
                               read_maps<Stored>(value, value_stride), place};
         return forward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values}, sign, inputs,
-                               PAIRWISE_GIVEN, write_maps<Stored>(out, values), logsumexp);
+                               SAN_GIVEN, write_maps<Stored>(out, values), logsumexp);
     };
     return storage == BFLOAT16 ? run(BFloat16{}) : run(Real{});
 }
@@ -641,7 +616,7 @@ extern "C" int64_t san_pairwise_attention_backward(
     char* scratch, int64_t threads, int64_t storage, int64_t images, int64_t height, int64_t width, int64_t kernel,
     int64_t planes, int64_t weights, int64_t values, const void* grad, int64_t grad_stride, const void* query,
     int64_t query_stride, const void* key, int64_t key_stride, const void* value, int64_t value_stride,
-    const Real* place, int64_t sign, PAIRWISE_PARAMETERS, const Real* logsumexp, void* grad_query, void* grad_key,
+    const Real* place, int64_t sign, SAN_PARAMETERS, const Real* logsumexp, void* grad_query, void* grad_key,
     void* grad_value, Real* grad_place, Real* grad_gamma1, Real* grad_beta1, Real* grad_weight1, Real* grad_gamma2,
     Real* grad_beta2, Real* grad_weight2) {
     Maps maps(images, height, width, kernel);
@@ -654,7 +629,7 @@ extern "C" int64_t san_pairwise_attention_backward(
         Gradients grads{grad_place,   grad_gamma1, grad_beta1,  grad_weight1,
                         grad_gamma2, grad_beta2,  grad_weight2};
         return backward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values}, sign,
-                                read_maps<Stored>(grad, grad_stride), inputs, PAIRWISE_GIVEN, logsumexp, to, grads);
+                                read_maps<Stored>(grad, grad_stride), inputs, SAN_GIVEN, logsumexp, to, grads);
     };
     return storage == BFLOAT16 ? run(BFloat16{}) : run(Real{});
 }

@@ -9,6 +9,7 @@
 
 #include "attend.h"
 #include "generate.h"
+#include "given.h"
 
 namespace san {
 
@@ -16,13 +17,6 @@ constexpr int64_t FORWARD_TILE = 128, BACKWARD_TILE = 512;  // numbers; K * K ro
 
 struct Sizes {
     int64_t planes, weights, values;  // R, G, M
-};
-
-struct Parameters {
-    Norm norm1;
-    const Real* weight1;
-    Norm norm2;
-    const Real *weight2, *bias2;
 };
 
 template <class Stored> struct Inputs {
@@ -325,35 +319,20 @@ int64_t backward(Scratch scratch, int64_t threads, const Maps& maps, Sizes sizes
 
 using namespace san;
 
-// Shapes and layouts: sancli/ops/patchwise.py. `*_stride`: numbers from pixel to pixel.
-// mean and var are read, or written where `batch` says so. Parameters are Real.
-#define PATCHWISE_PARAMETERS                                                                                       \
-    const Real *gamma1, const Real *beta1, Real *mean1, Real *var1, double eps1, int64_t batch1,                   \
-        const Real *weight1, const Real *gamma2, const Real *beta2, Real *mean2, Real *var2, double eps2,          \
-        int64_t batch2, const Real *weight2, const Real *bias2
-
-#define GIVEN                                                                                                      \
-    Parameters{{gamma1, beta1, mean1, var1, eps1, batch1 != 0},                                                    \
-               weight1,                                                                                            \
-               {gamma2, beta2, mean2, var2, eps2, batch2 != 0},                                                    \
-               weight2,                                                                                            \
-               bias2}
-
+// Shapes and layouts: sancli/ops/patchwise.py. `*_stride`: numbers from pixel to pixel. Parameters are Real.
 extern "C" int64_t san_patchwise_attention(char* scratch, int64_t threads, int64_t storage, int64_t images,
                                            int64_t height, int64_t width, int64_t kernel, int64_t planes,
                                            int64_t weights, int64_t values, const void* query,
                                            int64_t query_stride, const void* key, int64_t key_stride,
-                                           const void* value, int64_t value_stride, PATCHWISE_PARAMETERS,
+                                           const void* value, int64_t value_stride, SAN_PARAMETERS,
                                            void* out, void* z) {
     Maps maps(images, height, width, kernel);
     auto run = [&](auto stored) {
         using Stored = decltype(stored);
-        auto read = [](const void* data, int64_t stride) {
-            return ChannelsLast<const Stored>{static_cast<const Stored*>(data), stride};
-        };
-        return forward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values},
-                               {read(query, query_stride), read(key, key_stride), read(value, value_stride)},
-                               GIVEN, {static_cast<Stored*>(out), values}, {static_cast<Stored*>(z), weights});
+        Inputs<Stored> inputs{read_maps<Stored>(query, query_stride), read_maps<Stored>(key, key_stride),
+                              read_maps<Stored>(value, value_stride)};
+        return forward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values}, inputs, SAN_GIVEN,
+                               write_maps<Stored>(out, values), write_maps<Stored>(z, weights));
     };
     return storage == BFLOAT16 ? run(BFloat16{}) : run(Real{});
 }
@@ -361,24 +340,20 @@ extern "C" int64_t san_patchwise_attention(char* scratch, int64_t threads, int64
 extern "C" int64_t san_patchwise_attention_backward(
     char* scratch, int64_t threads, int64_t storage, int64_t images, int64_t height, int64_t width, int64_t kernel,
     int64_t planes, int64_t weights, int64_t values, const void* grad, const void* query, int64_t query_stride,
-    const void* key, int64_t key_stride, const void* value, int64_t value_stride, PATCHWISE_PARAMETERS,
+    const void* key, int64_t key_stride, const void* value, int64_t value_stride, SAN_PARAMETERS,
     const void* z, void* grad_query, void* grad_key, void* grad_value, Real* grad_gamma1, Real* grad_beta1,
     Real* grad_weight1, Real* grad_gamma2, Real* grad_beta2, Real* grad_weight2, Real* grad_bias2) {
     Maps maps(images, height, width, kernel);
     auto run = [&](auto stored) {
         using Stored = decltype(stored);
-        auto read = [](const void* data, int64_t stride) {
-            return ChannelsLast<const Stored>{static_cast<const Stored*>(data), stride};
-        };
-        auto write = [](void* data, int64_t stride) {
-            return ChannelsLast<Stored>{static_cast<Stored*>(data), stride};
-        };
         Gradients grads{grad_gamma1, grad_beta1,   grad_weight1, grad_gamma2,
                         grad_beta2,  grad_weight2, grad_bias2};
-        return backward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values},
-                                {read(query, query_stride), read(key, key_stride), read(value, value_stride)},
-                                read(grad, values), read(z, weights), GIVEN, write(grad_query, planes),
-                                write(grad_key, planes), write(grad_value, values), grads);
+        Inputs<Stored> inputs{read_maps<Stored>(query, query_stride), read_maps<Stored>(key, key_stride),
+                              read_maps<Stored>(value, value_stride)};
+        return backward<Stored>(Scratch(scratch), threads, maps, {planes, weights, values}, inputs,
+                                read_maps<Stored>(grad, values), read_maps<Stored>(z, weights), SAN_GIVEN,
+                                write_maps<Stored>(grad_query, planes), write_maps<Stored>(grad_key, planes),
+                                write_maps<Stored>(grad_value, values), grads);
     };
     return storage == BFLOAT16 ? run(BFloat16{}) : run(Real{});
 }

@@ -1,5 +1,6 @@
 """What a checkpoint of others is: told by its keys, as it does not say so itself."""
 
+import json
 from pathlib import Path
 
 from torch import Tensor
@@ -51,10 +52,13 @@ def info_of_foreign(path: Path, state: dict[str, Tensor], *, nameless: bool) -> 
             fix="take a SAN of the authors, a ResNet26, 38 or 50, or a file that sancli wrote.",
         )
     network = f"{kind.arch} {kind.attention}" if kind.arch.startswith("san") else kind.arch
+    if described := _described_beside(path, kind):
+        say(f"{path} has its classes in {path.with_suffix('.json').name}")
+        return described
     if kind.outputs != IMAGENET_CLASSES and not nameless:
         raise WeightsError(
             f"{path} does not say what its classes are.",
-            why=f"nothing in it names them; it looks like {network} with {kind.outputs} outputs.",
+            why=f"it looks like {network} with {kind.outputs} outputs; no JSON of an export lies beside it.",
             fix=f"{command('san', 'train', '--weights', path)} starts a training from it, with your classes.",
         )
     named = kind.outputs == IMAGENET_CLASSES
@@ -97,3 +101,13 @@ def info_of_part(
 def unnamed(outputs: int) -> tuple[str, ...]:
     """Names for outputs that have none."""
     return tuple(f"output {number}" for number in range(outputs))
+
+
+def _described_beside(path: Path, kind: weights.Kind) -> ModelInfo | None:
+    """What `san export --format authors` wrote beside a file, if it is about the same network."""
+    try:
+        info = ModelInfo.from_dict(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    same = (info.arch, info.attention, len(info.classes)) == (kind.arch, kind.attention, kind.outputs)
+    return info if same else None

@@ -27,9 +27,11 @@ INSTRUCTION_SETS = {  # the best first
 }
 LABELS = {"avx512": "AVX-512", "avx2": "AVX2", "plain": "plain vectors"}
 FLAGS = (  # of -ffast-math only what keeps infinities, NaN and the order of sums
-    *("-O3", "-std=c++17", "-fPIC", "-fopenmp"),
+    *("-std=c++17", "-fPIC", "-fopenmp"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
+EFFORT = {"float": "-O3", "double": "-O1"}
+"""Double is what float is held to: for that it need not be fast, and is compiled in half the time."""
 COMPILERS = ("c++", "g++", "clang++")
 TYPICAL_S = 10
 """Seconds a build takes: measured with g++ 12 on 2 cores."""
@@ -124,7 +126,7 @@ class Recipe:
 
     def flags(self) -> tuple[str, ...]:
         """What the compiler is told for every file."""
-        return (*FLAGS, *INSTRUCTION_SETS[self.instruction_set], f"-DSAN_REAL={self.real}")
+        return (EFFORT[self.real], *FLAGS, *INSTRUCTION_SETS[self.instruction_set], f"-DSAN_REAL={self.real}")
 
     def kept(self) -> Path:
         """The library in the cache; one process builds it while the others wait.

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from sancli.config import AUTO, PrepareConfig
-from sancli.console import progress
+from sancli.console import plural, progress, say
 from sancli.data.dataset import Batch, evaluation_loader, worker_faults
 from sancli.data.prepared import Sample
 from sancli.engine.allocator import keep_freed_memory
 from sancli.engine.device import Device
 from sancli.engine.loop import infer
 from sancli.engine.metrics import answers
+from sancli.model.bounded import Bounded
 from sancli.model.captured import captured
 from sancli.runs import Model
 
@@ -45,12 +46,15 @@ def ask(
         workers=number_of_workers(workers, device, single=len(samples) <= batch_size),
         max_pixels=max_pixels,
     )
-    network = captured(device.place(model.network), device.torch_device)
+    placed = device.place(model.network)
+    network = Bounded(placed, captured(placed, device.torch_device))
     with progress(title, total=len(samples), unit="images") as bar, worker_faults():
         for batch, logits in infer(network, loader, device=device, flip=tta == "flip"):
             if len(samples) > 1:  # a single image is there before a bar could be read
                 bar.advance(len(batch.images) + len(batch.failures))
             yield batch, logits
+    if network.again:
+        say(f"{plural(network.again, 'image')} grew too far in the network: asked again with bounded blocks")
 
 
 def number_of_workers(asked: int | Literal["auto"], device: Device, *, single: bool) -> int:

@@ -13,6 +13,7 @@ from sancli.data.transforms import evaluation_view
 from sancli.engine.device import Device, choose
 from sancli.engine.loop import infer
 from sancli.errors import DataError
+from sancli.model.bounded import Bounded
 from sancli.model.captured import captured
 from sancli.model.prepared import prepared
 from sancli.runs import Model, open_model
@@ -76,13 +77,14 @@ class Predictor:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return captured(self.model.network, self.device.torch_device)
+        return Bounded(self.model.network, captured(self.model.network, self.device.torch_device))
 
     @cached_property  # made when it is first needed: that takes as long as an answer
     def _network_for_one(self) -> nn.Module:
         side = self.model.info.preprocessing.image_size
         on_cpu = self.device.torch_device.type == "cpu" and self.device.precision == "fp32"
-        return prepared(self.model.network, side=side) if on_cpu else self._network
+        network = self.model.network
+        return Bounded(network, prepared(network, side=side)) if on_cpu else self._network
 
     def _view(self, picture: Picture) -> Tensor:
         try:

@@ -22,6 +22,7 @@ from sancli.engine.metrics import summary
 from sancli.engine.optim import lr_factor
 from sancli.errors import Interruption, TrainingError, command
 from sancli.files import write_csv
+from sancli.model.bounded import Bounded
 from sancli.report.curves import write_curves
 from sancli.runs import ModelInfo, Run
 from sancli.tasks.training.planning import Plan
@@ -136,9 +137,8 @@ class Session:
             measure_statistics(self.learner.best_network, batches, device=self.plan.device)
         world.copy_from_leader(self.learner.best_network)  # BatchNorm statistics are each process's own
         mine = self.plan.val[world.rank :: world.size]
-        for batch, logits in infer(
-            self.learner.best_network, self.evaluation_batches(mine), device=self.plan.device
-        ):
+        network = Bounded(self.learner.best_network)
+        for batch, logits in infer(network, self.evaluation_batches(mine), device=self.plan.device):
             found.append((logits, batch.labels))
             if self.stop and world.size == 1:
                 self.interrupt()
