@@ -13,6 +13,7 @@ bounds of 3 and 5 instead 94.9 and 95.1 %.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sancli.model.san import SAN, Bottleneck, PatchwiseAttention
 
+M = TypeVar("M", bound=nn.Module)
 MOST = 4.0
 """Root mean square of an image's normalised values, before gamma and beta; 1 is usual in training."""
 
@@ -35,15 +37,16 @@ class Bounded(nn.Module):
     def __init__(self, network: nn.Module, swift: nn.Module | None = None) -> None:
         super().__init__()
         self.network, self.swift = network, swift or network
+        self.san = parts(self.swift, SAN)[0] if parts(network, PatchwiseAttention) else None
         self.again = 0
         """Images that were asked about once more."""
 
     def forward(self, image: Tensor) -> Tensor:
         """[N, 3, H, W] to logits [N, num_classes]."""
-        if not any(isinstance(module, PatchwiseAttention) for module in self.network.modules()):
+        if self.san is None:
             logits: Tensor = self.swift(image)
             return logits
-        with watched(self.swift):
+        with watched(self.san):
             logits = self.swift(image)
         out = logits.isnan().any(1)
         count = int(out.sum())
@@ -54,10 +57,14 @@ class Bounded(nn.Module):
             return logits.index_put((out,), self.network(image[out]))
 
 
+def parts(network: nn.Module, kind: type[M]) -> list[M]:
+    """The modules of a kind that a network is, or consists of."""
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
 @contextmanager
-def watched(network: nn.Module) -> Iterator[None]:
-    """Within it, the logits of an image that comes to the last BatchNorm of a SAN with over MOST are NaN."""
-    (san,) = (module for module in network.modules() if isinstance(module, SAN))
+def watched(san: SAN) -> Iterator[None]:
+    """Within it, the logits of an image that comes to the last BatchNorm with over MOST are NaN."""
     sizes = []
 
     def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
@@ -78,8 +85,7 @@ def limited(network: nn.Module) -> Iterator[None]:
         share = (MOST / size(x, block.bn1)).clamp(max=1)[:, None, None, None]
         return (mean + (x - mean) * share).to(x.dtype)
 
-    blocks = [block for block in network.modules() if isinstance(block, Bottleneck)]
-    yield from within(*(block.register_forward_pre_hook(bound) for block in blocks))
+    yield from within(*(block.register_forward_pre_hook(bound) for block in parts(network, Bottleneck)))
 
 
 def within(*hooks: RemovableHandle) -> Iterator[None]:

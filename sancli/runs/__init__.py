@@ -14,7 +14,7 @@ from sancli.console import detail, say
 from sancli.errors import WeightsError, closest, command
 from sancli.files import storage_errors, write_json
 from sancli.runs.foreign import info_of_foreign, info_of_part, published_info
-from sancli.runs.info import ModelInfo, versions
+from sancli.runs.info import UNLIKE, ModelInfo, versions
 
 __all__ = [
     "Model",
@@ -82,7 +82,7 @@ class Run:
         """
         try:
             return ModelInfo.from_dict(json.loads(self.info.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (OSError, *UNLIKE) as error:
             raise _damaged(self.info, error) from None
 
 
@@ -252,7 +252,7 @@ def _embedded_info(path: Path) -> ModelInfo | None:
         return None
     try:
         return ModelInfo.from_dict(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except UNLIKE as error:
         raise _damaged(path, error) from None
 
 

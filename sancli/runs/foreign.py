@@ -11,7 +11,7 @@ from sancli.data.preprocessing import Preprocessing
 from sancli.errors import WeightsError, command
 from sancli.model.imagenet import imagenet_classes
 from sancli.model.zoo import PUBLISHED, SOURCE
-from sancli.runs.info import ModelInfo
+from sancli.runs.info import UNLIKE, ModelInfo
 
 IMAGENET = Preprocessing(image_size=224, crop="center", crop_share=224 / 256)
 IMAGENET_CLASSES = 1000
@@ -107,7 +107,7 @@ def _described_beside(path: Path, kind: weights.Kind) -> ModelInfo | None:
     """What `san export --format authors` wrote beside a file, if it is about the same network."""
     try:
         info = ModelInfo.from_dict(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, *UNLIKE):
         return None
     same = (info.arch, info.attention, len(info.classes)) == (kind.arch, kind.attention, kind.outputs)
     return info if same else None

@@ -18,6 +18,10 @@ def versions() -> dict[str, str]:
     return {"sancli": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
+UNLIKE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading JSON raises, and ModelInfo.from_dict, where a text describes no model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """Everything but the numbers that a model needs to be used; it travels inside model.safetensors."""
