@@ -74,6 +74,7 @@ class Answers(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for its headers to be confirmed
     served: Host
 
     def log_message(self, *_):

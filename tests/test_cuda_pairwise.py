@@ -278,9 +278,8 @@ BUGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "bug", [*list(BUGS)[:2], *(pytest.param(x, marks=pytest.mark.slow) for x in list(BUGS)[2:])]
-)
+@pytest.mark.build
+@pytest.mark.parametrize("bug", BUGS)
 def test_seeded_bugs_are_found(emulated, bug):
     with emulated.mutated(*BUGS[bug]), pytest.raises((KernelError, AssertionError)):
         assert_near(*coarse((3, 5, 6, 3, *LAYERS[16]), torch.bfloat16), TOLERANCE[torch.bfloat16])

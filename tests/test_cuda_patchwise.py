@@ -288,6 +288,7 @@ def attended_part(index):
     return attended(fused, *ATTENDED)[index], attended(apart, *ATTENDED, torch.float64)[index]
 
 
+@pytest.mark.build
 @pytest.mark.parametrize(
     ("source", "old", "new", "compared"),
     [
@@ -297,9 +298,9 @@ def attended_part(index):
         ("attend_hidden.cu", "__syncthreads();  // the other warp", "// the other", lambda: attended_part(1)),
         ("attend_hidden.cu", "s < static_cast<int>(gridDim.x)", "true", lambda: attended_part(3)),
         ("attend.cu", "if (y >= height || x >= width) continue;", "", attended_forward),
-        pytest.param("generate_mma.cu", "o <= K * K; o +=", "o < K * K; o +=", generate_only, marks=slow),
-        pytest.param("generate_mma.cu", "there ? tile +", "true ? tile +", map_only, marks=slow),
-        pytest.param("attend.cu", "<= width - 2 :", "<= width - 1 :", lambda: attended_part(2), marks=slow),
+        ("generate_mma.cu", "o <= K * K; o +=", "o < K * K; o +=", generate_only),
+        ("generate_mma.cu", "there ? tile +", "true ? tile +", map_only),
+        ("attend.cu", "<= width - 2 :", "<= width - 1 :", lambda: attended_part(2)),
     ],
 )  # fmt: skip
 def test_a_bug_is_seen(emulated, monkeypatch, source, old, new, compared):

@@ -6,7 +6,7 @@ import formulas
 import pytest
 import torch
 from emulator import KernelError
-from twins import Twins, assert_near, bugs, cases, norm_of
+from twins import Twins, assert_near, cases, norm_of
 
 from sancli.ops.cuda import channels, stem, trunk
 from sancli.ops.reference import stem as plain
@@ -158,8 +158,6 @@ def backward(shape, batch):
 BUGS = [
     ("__syncthreads();\n    if (threadIdx.y < rows)", "if (threadIdx.y < rows)", image_statistics),
     ("(threadIdx.x != k || !cell.has(k))", "(threadIdx.x != k)", lambda: backward((1, 8, 3, 5), False)),
-]
-MORE_BUGS = [
     ("sum[product++][0] += distance[i] *", "sum[product++][0] += distance[0] *", image_statistics),
     ("centre[i] = to_accumulator(image[i])", "centre[i] = 0", image_statistics),
     ("+ about[i] * of_shift) * scale", ") * scale", lambda: backward((2, 8, 6, 5), True)),
@@ -168,7 +166,8 @@ MORE_BUGS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "test"), bugs(BUGS, MORE_BUGS))
+@pytest.mark.build
+@pytest.mark.parametrize(("old", "new", "test"), BUGS)
 def test_seeded_bugs_are_found(emulated, old, new, test):
     test()
     with emulated.mutated(stem.SOURCE, old, new), pytest.raises((AssertionError, KernelError)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emulator import KernelError
-from twins import Twins, assert_near, bugs, cases, norm_of
+from twins import Twins, assert_near, cases, norm_of
 
 from sancli.ops.cuda import channels, trunk
 from sancli.ops.reference import trunk as plain
@@ -176,8 +176,6 @@ BUGS = [
         "mean[i] * batch + distance[i] * batch * away",
         lambda: pool_gradient((1, 8, 3, 4), False, float("inf")),
     ),
-]
-MORE_BUGS = [
     (
         "__syncthreads();\n    if (threadIdx.y < rows)",
         "if (threadIdx.y < rows)",
@@ -194,7 +192,8 @@ MORE_BUGS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "test"), bugs(BUGS, MORE_BUGS))
+@pytest.mark.build
+@pytest.mark.parametrize(("old", "new", "test"), BUGS)
 def test_seeded_bugs_are_found(emulated, old, new, test):
     test()
     with emulated.mutated(trunk.SOURCE, old, new), pytest.raises((AssertionError, KernelError)):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from small_run import few_blocks  # noqa: F401 -- a fixture
-from torchvision import transforms
 
 from sancli import model, weights
 from sancli.data.imagenet import names
@@ -41,6 +40,8 @@ def info(**changes):
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
     """Eight drawn validation images, the cache with a network, and the wnids that make RANKS true."""
+    from torchvision import transforms
+
     root = tmp_path_factory.mktemp("imagenet")
     (root / "images").mkdir()
     torch.manual_seed(0)

@@ -1,10 +1,10 @@
 """Checkpoints of others: recognised by their keys, taken whole or not at all, and in part only when asked."""
 
+import importlib
 import json
 
 import pytest
 import torch
-import torchvision
 from small_run import few_blocks, prepared_folder  # noqa: F401 -- a fixture
 from torch import nn
 from training import prepare
@@ -59,7 +59,13 @@ def test_each_network_is_recognised_by_its_keys(arch, attention):
     assert weights.recognise(state) == (arch, attention, 7)
 
 
-def test_torchvisions_resnet50_is_taken_as_it_is(tmp_path):
+@pytest.fixture
+def torchvision():
+    """Its import takes a second."""
+    return importlib.import_module("torchvision")
+
+
+def test_torchvisions_resnet50_is_taken_as_it_is(tmp_path, torchvision):
     torch.manual_seed(0)
     theirs = torchvision.models.resnet50(weights=None).eval()
     torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
@@ -69,13 +75,13 @@ def test_torchvisions_resnet50_is_taken_as_it_is(tmp_path):
         torch.testing.assert_close(opened.network(image), theirs(image), rtol=1e-4, atol=1e-3)  # up to 28
 
 
-def test_what_is_no_network_of_ours_is_named(tmp_path):
+def test_what_is_no_network_of_ours_is_named(tmp_path, torchvision):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "m.pth")
     with pytest.raises(WeightsError, match="keys look like ResNet18"):
         open_model(str(tmp_path / "m.pth"))
 
 
-def test_a_resnet_of_other_blocks_is_refused_by_what_is_missing(tmp_path):
+def test_a_resnet_of_other_blocks_is_refused_by_what_is_missing(tmp_path, torchvision):
     other = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [2, 2, 2, 2])  # 26, and not ours
     torch.save(other.state_dict(), tmp_path / "m.pth")
     with pytest.raises(WeightsError, match=r"\d+ of \d+ keys are missing"):

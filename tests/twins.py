@@ -26,11 +26,6 @@ def cases(shapes, every_type):
     return [*quick, *(pytest.param(*case, marks=slow) for case in rest)]
 
 
-def bugs(quick, more):
-    """Each what is replaced, by what, and the test that then has to fail."""
-    return [*quick, *(pytest.param(*bug, marks=slow) for bug in more)]
-
-
 def norm_of(channels, batch, dtype, seed=0):
     """Of the type that maps of this type are computed in."""
     *tensors, eps = formulas.norm(channels, batch=batch, seed=seed, dtype=torch.float64)
