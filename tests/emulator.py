@@ -140,6 +140,12 @@ def build(text, kernel):
     return ctypes.cast(library.san_enter, ctypes.c_void_p), library.san_codes()
 
 
+@functools.cache
+def text_of(source):
+    """Read once: each launch asks for it."""
+    return loader.text(source)
+
+
 class Emulator:
     """Stands in for sancli.ops.cuda.loader."""
 
@@ -154,7 +160,7 @@ class Emulator:
 
     def library(self, source, kernel):
         """The instantiation's, compiled in the background where it is not."""
-        text = self.sources.get(source) or loader.text(source)
+        text = self.sources.get(source) or text_of(source)
         key = text, kernel
         if key not in self.libraries:
             self.libraries[key] = self.compilers.submit(build, text, kernel)
@@ -207,7 +213,7 @@ class Emulator:
     @contextmanager
     def mutated(self, source, old, new):
         """Within it, kernels of `source` and its headers have `new` in the place of `old`: a seeded bug."""
-        text = self.sources.get(source) or loader.text(source)
+        text = self.sources.get(source) or text_of(source)
         assert old in text, f"{source} has no such text: {old}"
         before, self.sources = self.sources, {**self.sources, source: text.replace(old, new)}
         try:

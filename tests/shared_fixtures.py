@@ -1,11 +1,13 @@
 """What several tests share: the command line as a user meets it, and settings that do not leak."""
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
+import typer
 from emulator import emulated, emulated_operators  # noqa: F401 -- fixtures
 from PIL import Image
 
@@ -73,9 +75,16 @@ def few_images_are_read_here(monkeypatch):
     monkeypatch.setattr(scan, "IN_PROCESS", 64)
 
 
+@functools.cache
+def command_line():
+    """Typer makes it of the commands' signatures at each call: more work than many a command has."""
+    return typer.main.get_command(cli.app)
+
+
 @pytest.fixture
 def san(monkeypatch, capsys):
     """Runs `san ARGUMENTS...` through main(), where errors become lines and exit codes."""
+    monkeypatch.setattr(cli, "app", command_line())
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["san", *map(str, arguments)])

@@ -88,6 +88,7 @@ def test_a_killed_worker_is_said_and_nothing_hangs(data, runs, monkeypatch):
     def kill():
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds, of 5
     before(monkeypatch, "train_step", 1, kill)
     with pytest.raises(TrainingError, match="was killed") as stopped:
         train.run(training.config(data, runs, workers=1, epochs=9))
