@@ -52,6 +52,10 @@ class KernelError(Exception):
     """What the emulator found wrong with a kernel or its launch."""
 
 
+class CompileError(Exception):
+    """A kernel does not compile: no seeded bug counts as found by that."""
+
+
 class Dim3(ctypes.Structure):
     _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
 
@@ -116,7 +120,7 @@ def compiled(text, name, *more):
         command = [COMPILER, *FLAGS, *more, f"-I{headers()}", "-x", "c++", "-", "-o", str(partial)]
         done = subprocess.run(command, input=text, capture_output=True, text=True)
         if done.returncode:
-            raise KernelError(f"{name} does not compile:\n{done.stderr[:3000]}")
+            raise CompileError(f"{name}:\n{done.stderr[:3000]}")
         partial.replace(path)
     return ctypes.CDLL(str(path))
 

@@ -90,7 +90,7 @@ def test_a_file_of_ours_is_taken_and_nothing_is_written_over_unasked(san, author
     [
         ("san10-patchwise", "is not SAN10 patchwise as expected"),
         ("san15-pairwise", "it looks like SAN10 pairwise"),
-        ("san19-patchwise", "keys are missing (e.g. "),
+        ("san19-patchwise", "missing keys: "),
     ],
 )
 def test_another_network_is_named_and_nothing_is_written(san, authors_file, cache, name, says):
@@ -178,7 +178,8 @@ def test_an_address_becomes_a_model_with_its_record_and_is_not_fetched_twice(san
     ]
     done = san(*command)
     assert done.code == 0, done.stderr
-    assert "secret" not in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+    assert not [path for path in (cache / "weights").iterdir() if b"key=secret" in path.read_bytes()]
     said, sha256 = json.loads(done.stdout), hashlib.sha256(authors_file.read_bytes()).hexdigest()
     assert (said["written"], said["sha256"]) == (True, sha256)
     record = json.loads((cache / "weights" / "san10-pairwise.json").read_text())
@@ -209,7 +210,7 @@ def test_bytes_that_changed_since_the_first_download_are_refused_unless_forced(
     assert not target.exists()
     forced = san("download-weights", "san10-pairwise", "--force", *to)
     assert "Warning:" in forced.stderr
-    assert "keys are missing" in forced.stderr  # it goes on to the check of what has come
+    assert "missing keys: " in forced.stderr  # it goes on to the check of what has come
 
 
 @pytest.mark.parametrize(
@@ -327,8 +328,10 @@ def test_a_dry_run_names_source_and_target_or_checks_the_file_and_writes_nothing
         assert str(cache / "weights" / f"{name}.safetensors") in done.stderr
         assert network.drive_id in done.stderr
     assert done.stderr.splitlines()[-1] == "Next: san download-weights all"
-    checked = san("download-weights", "san10-pairwise", "--from", authors_file, "--dry-run")
+    checked = san("download-weights", "san10-pairwise", "--from", authors_file, "--dry-run", "--json")
     assert checked.code == 0
+    sha256 = hashlib.sha256(authors_file.read_bytes()).hexdigest()
+    assert (json.loads(checked.stdout)["sha256"], json.loads(checked.stdout)["written"]) == (sha256, False)
     command = f"Next: san download-weights san10-pairwise --from {authors_file}"
     assert checked.stderr.splitlines()[-1] == command
     assert "is san10-pairwise" in checked.stderr

@@ -79,6 +79,21 @@ def test_a_second_evaluation_leaves_the_first_as_it_is(san, here):
     assert (run / "eval-test-002" / "predictions.csv").read_bytes() == first
 
 
+def test_an_exported_folder_stays_as_it_is_and_a_run_takes_its_results_wherever_it_lies(san, here):
+    exported, moved = here / "exported", here / "moved"
+    export = ("export", "--format", "hub", "-o", exported)
+    assert san(*export).code == 0
+    before = sorted(path.name for path in exported.iterdir())
+    done = san("eval", "--model", exported, "--data", "data/colours", "--json")
+    assert json.loads(done.stdout)["folder"] == "runs/colours-001/eval-test"
+    assert sorted(path.name for path in exported.iterdir()) == before
+    assert san(*export, "--force").code == 0
+    (here / "runs" / "colours-001").rename(moved)
+    (moved / "config.toml").write_text('arch = "san10"\n')  # as each run has it
+    done = san("eval", "--model", moved, "--data", "data/colours", "--json")
+    assert json.loads(done.stdout)["folder"] == f"{moved}/eval-test-002"
+
+
 def test_a_project_that_was_moved_finds_its_data_by_its_content(san, here, monkeypatch):
     trained_run(here / "runs" / "colours-002", here / "data" / "colours")
     moved = here.rename(here.with_name("moved"))

@@ -460,11 +460,11 @@ def test_values_that_would_answer_nonsense_are_refused(name, value, says):
 def test_missing_extra_and_misshapen_keys_are_counted_and_one_is_named():
     network = small_network()
     state = network.state_dict()
-    assert "2 of 9 keys are missing (e.g. 3.weight)" in misfit(
+    assert "missing keys: 2 of 9 (e.g. 3.weight)" in misfit(
         network, {name: value for name, value in state.items() if not name.startswith("3.")}
     )
-    assert "1 keys are too many (e.g. extra)" in misfit(network, state | {"extra": torch.zeros(1)})
-    assert "1 of 9 shapes differ (e.g. 3.bias is 3 instead of 2)" in misfit(
+    assert "keys too many: 1 (e.g. extra)" in misfit(network, state | {"extra": torch.zeros(1)})
+    assert "differing shapes: 1 of 9 (e.g. 3.bias is 3 instead of 2)" in misfit(
         network, state | {"3.bias": torch.zeros(3)}
     )
 

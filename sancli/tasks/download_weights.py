@@ -158,12 +158,12 @@ def obtain(config: DownloadConfig, name: str) -> dict[str, Any]:
         with partial.noted():
             arrival = arrive(config, name, partial)
             try:
-                keep(name, arrival, target, force=config.force, dry_run=config.dry_run)
+                record = keep(name, arrival, target, force=config.force, dry_run=config.dry_run)
             except WeightsError:
                 partial.drop()
                 raise
             partial.drop()
-    return facts_of(config, name, target, written=not config.dry_run)
+    return facts_of(config, name, target, written=not config.dry_run, record=record)
 
 
 def is_here(config: DownloadConfig, name: str, target: Path) -> bool:
@@ -192,9 +192,11 @@ def not_here(name: str, target: Path, source: str) -> WeightsError:
     )
 
 
-def facts_of(config: DownloadConfig, name: str, target: Path, *, written: bool) -> dict[str, Any]:
-    """What --json says about one network."""
-    record = Record.of(target)
+def facts_of(
+    config: DownloadConfig, name: str, target: Path, *, written: bool, record: Record | None = None
+) -> dict[str, Any]:
+    """What --json says about one network: what has come, or else what is here."""
+    record = record or Record.of(target)
     return {
         "name": name,
         "file": str(target),

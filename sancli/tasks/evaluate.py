@@ -59,8 +59,12 @@ def run(config: EvalConfig) -> None:
 
 
 def own_place(model: Model, prepared: Prepared, split: str) -> Path:
-    """Where the results go: in the model's run; those on other data than its own bear the data's name."""
-    home, data = model.run.folder if model.run else Path("runs", model.info.name), prepared.manifest.name
+    """Where the results go: in the model's run; those on other data than its own bear the data's name.
+
+    A folder that was exported or downloaded is no run: it stays as it is, and can be made anew.
+    """
+    run, data = model.run, prepared.manifest.name
+    home = run.folder if run and run.config.exists() else Path("runs", model.info.name)
     return home / (f"eval-{split}" if is_own(model, prepared) else f"eval-{data}-{split}")
 
 

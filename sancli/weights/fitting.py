@@ -107,9 +107,9 @@ def _check_keys(own: dict[str, Tensor], state: dict[str, Tensor], source: Path) 
     missing = [key for key in own if key not in state]
     extra = [key for key in state if key not in own]
     if missing:
-        why = f"{len(missing)} of {len(own)} keys are missing (e.g. {missing[0]})"
+        why = f"missing keys: {len(missing)} of {len(own)} (e.g. {missing[0]})"
     elif extra:
-        why = f"{len(extra)} keys are too many (e.g. {extra[0][:100]})"
+        why = f"keys too many: {len(extra)} (e.g. {extra[0][:100]})"
     else:
         return
     raise _misfit(own, state, source, why)
@@ -119,7 +119,7 @@ def _check_shapes(own: dict[str, Tensor], state: dict[str, Tensor], source: Path
     wrong = [key for key in own if state[key].shape != own[key].shape]
     if wrong:
         has, needs = (_sides(tensors[wrong[0]]) for tensors in (state, own))
-        why = f"{len(wrong)} of {len(own)} shapes differ (e.g. {wrong[0]} is {has} instead of {needs})"
+        why = f"differing shapes: {len(wrong)} of {len(own)} (e.g. {wrong[0]} is {has} instead of {needs})"
         raise _misfit(own, state, source, why)
 
 

@@ -1,5 +1,6 @@
 """Where the file of a network comes from, and its way here."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,7 +42,7 @@ class Arrival:
 def source_of(config: DownloadConfig, name: str) -> str:
     """What is recorded as the source of a network."""
     if config.source is not None:
-        return without_password(config.source) if config.is_address else str(Path(config.source).absolute())
+        return recorded(config.source) if config.is_address else str(Path(config.source).absolute())
     if config.repo is not None:
         return page_of(config.repo, config.revision)
     return VIEW.format(PUBLISHED[name].drive_id)
@@ -146,15 +147,17 @@ def only_one(target: Path) -> Iterator[None]:
         yield
 
 
-def without_password(url: str) -> str:
-    """The address without a user's name and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def recorded(url: str) -> str:
+    """The address as it is kept: with a digest of what stands behind ?, for files can differ in it alone."""
+    query = urlsplit(url).query
+    digest = hashlib.sha256(query.encode()).hexdigest()[:16]
+    return f"{without_query(url)}?sha256:{digest}" if query else without_query(url)
 
 
 def without_query(url: str) -> str:
-    """The address as it is shown: what stands behind ? may be a secret."""
-    return urlsplit(without_password(url))._replace(query="", fragment="").geturl()
+    """The address as it is shown: no password, and nothing of what stands behind ?, which may be a secret."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def model_in(repository: Repository) -> Remote:

@@ -3,12 +3,11 @@
 The only file with gdown. What it brings is checked by the same code as any other file.
 """
 
-import json
 from contextlib import ExitStack
 
 from sancli.console import Bar, busy, detail, progress
 from sancli.errors import WeightsError
-from sancli.files import storage_errors, write_text
+from sancli.files import storage_errors
 from sancli.weights.fetching.pages import QUOTA, quota
 from sancli.weights.fetching.partial import Partial
 from sancli.weights.fetching.retries import PAUSES
@@ -54,7 +53,7 @@ def fetch_from_drive(drive_id: str, partial: Partial, *, label: str, name: str) 
         except (gdown.exceptions.DownloadError, RequestException, LookupError, AssertionError) as fault:
             detail(repr(fault))  # the last two: an answer without the headers that gdown looks for
             raise _said(fault, drive_id, partial, label=label, name=name) from None
-    write_text(partial.note, json.dumps({"url": address, "version": WHOLE}) + "\n")
+    partial.remember(address, WHOLE)
 
 
 def _said(fault: Exception, drive_id: str, partial: Partial, *, label: str, name: str) -> WeightsError:

@@ -1,5 +1,6 @@
 """A file that is on its way: what has come of it, and what it takes to go on with it."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,10 @@ from sancli.files import storage_errors, sync, write_text
 
 @dataclass(frozen=True)
 class Partial:
-    """The bytes that have come, and beside them the address and the version that they are of."""
+    """The bytes that have come, and beside them the version that they are of, and a digest of the address.
+
+    The address itself can hold a secret.
+    """
 
     path: Path
 
@@ -23,7 +27,7 @@ class Partial:
 
     @property
     def note(self) -> Path:
-        """Address and version of the bytes."""
+        """Whence the bytes are, and of which version."""
         return self.path.with_name(f"{self.path.name}.json")
 
     @property
@@ -35,7 +39,7 @@ class Partial:
         """What the server called the version (ETag or date) of the bytes from `url`; None: unknown."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            return str(note["version"]) if note["url"] == url else None
+            return str(note["version"]) if note["url_sha256"] == _digest(url) else None
         return None
 
     def begin(self, url: str, version: str | None) -> None:
@@ -47,7 +51,15 @@ class Partial:
         self.drop()
         self.path.touch()
         if version is not None:
-            write_text(self.note, json.dumps({"url": url, "version": version}) + "\n")
+            self.remember(url, version)
+
+    def remember(self, url: str, version: str) -> None:
+        """Notes whence the bytes are, and of which version.
+
+        Raises:
+            StorageError: The place cannot be written.
+        """
+        write_text(self.note, json.dumps({"url_sha256": _digest(url), "version": version}) + "\n")
 
     def drop(self) -> None:
         """Forgets what has come.
@@ -92,3 +104,7 @@ class Partial:
             return "nothing of it was kept"
         kept = f"{size(files[0].stat().st_size)} are kept in {files[0]}"
         return f"{kept}, and the same command goes on from there"
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
