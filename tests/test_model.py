@@ -189,7 +189,7 @@ def test_the_network_trains_as_the_naive_one_of_the_benchmark(attention):
     torch.testing.assert_close(dict(net.named_buffers()), dict(naive.net.named_buffers()))
 
 
-@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("attention", ["patchwise", pytest.param("pairwise", marks=pytest.mark.slow)])
 def test_torch_export_takes_the_network(attention):
     net, x = tiny(attention).eval(), images(2, 3, 64, 64)
     exported = torch.export.export(net, (x,))
