@@ -37,6 +37,14 @@ def pytest_configure():
         console.people.width = console.results.width = 300  # they start with COLUMNS=80
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """CUDA kernels that run on the CPU are compiled for it, longer than they run: that is for -m build."""
+    for item in items:
+        if "emulated" in item.fixturenames and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.build)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def built_kernels():
     """Built before the first test, so that none of them waits for it, or sees the line that says so."""

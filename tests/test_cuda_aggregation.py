@@ -172,7 +172,6 @@ BUGS = {name: (bug, forward, 0) for name, bug in FORWARD.items()}
 BUGS |= {name: (bug, backward, 1) for name, bug in BACKWARD.items()}
 
 
-@pytest.mark.build
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_seeded_bug_is_caught(emulated, bug):
     change, part, which = BUGS[bug]

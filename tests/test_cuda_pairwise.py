@@ -278,7 +278,6 @@ BUGS = {
 }  # fmt: skip
 
 
-@pytest.mark.build
 @pytest.mark.parametrize("bug", BUGS)
 def test_seeded_bugs_are_found(emulated, bug):
     with emulated.mutated(*BUGS[bug]), pytest.raises((KernelError, AssertionError)):

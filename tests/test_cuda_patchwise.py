@@ -288,7 +288,6 @@ def attended_part(index):
     return attended(fused, *ATTENDED)[index], attended(apart, *ATTENDED, torch.float64)[index]
 
 
-@pytest.mark.build
 @pytest.mark.parametrize(
     ("source", "old", "new", "compared"),
     [

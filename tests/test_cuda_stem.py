@@ -166,7 +166,6 @@ BUGS = [
 ]
 
 
-@pytest.mark.build
 @pytest.mark.parametrize(("old", "new", "test"), BUGS)
 def test_seeded_bugs_are_found(emulated, old, new, test):
     test()
