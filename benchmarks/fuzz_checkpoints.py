@@ -110,9 +110,9 @@ def reason(error: WeightsError) -> str:
         "claim",
         "not finite",
         "negative variances",
-        "keys are missing",
-        "keys are too many",
-        "shapes differ",
+        "missing keys",
+        "keys too many",
+        "differing shapes",
         "instead of",
     )
     return next((kind for kind in kinds if kind in text), "another kind of file")
